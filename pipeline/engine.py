@@ -1,0 +1,106 @@
+"""Which Beam engine runs the passes, and what Beam's local runner lacks: a watchdog and an end to orphans.
+
+The runner is always named: the embedded one is ``FnApiRunner``, in memory for one worker and in several processes
+otherwise; whatever stands behind ``--`` on the command line is Beam's own and goes through unchanged.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.store import StorageError
+
+_EXIT_WORKER_DIED = 75
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How passes are run. ``on_death`` is called before the process ends because a worker died."""
+
+    workers: int = 1
+    beam_options: tuple[str, ...] = ()
+    quiet: bool = False
+    on_death: Callable[[], None] | None = None
+
+    def options(self) -> PipelineOptions:
+        """Beam's options for one pass."""
+        if any(option.startswith("--runner") for option in self.beam_options):
+            return PipelineOptions(list(self.beam_options))
+        mode = "in_memory" if self.workers == 1 else "multi_processing"
+        local = ["--runner=FnApiRunner", f"--direct_running_mode={mode}", f"--direct_num_workers={self.workers}"]
+        return PipelineOptions(local + list(self.beam_options))
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """End the build with a clear message when a local worker dies: Beam's runner would wait for it for ever."""
+        previous = threading.excepthook
+
+        def on_thread_error(args: Any) -> None:
+            if args.thread is None or args.thread.name != "run_worker":
+                previous(args)
+                return
+            code = re.search(r"-?\d+$", str(args.exc_value))
+            why = _describe(int(code.group())) if code else str(args.exc_value)
+            print(
+                f"\nheadrace: a worker process died ({why}). What was committed is kept; run the same command again, "
+                "with fewer --workers if memory ran out.",
+                file=sys.stderr,
+                flush=True,
+            )
+            if self.on_death:
+                self.on_death()
+            _kill_children()
+            os._exit(_EXIT_WORKER_DIED)
+
+        threading.excepthook = on_thread_error
+        try:
+            yield
+        finally:
+            threading.excepthook = previous
+
+    @staticmethod
+    def stop_with_parent() -> None:
+        """In a worker process: end when the driver ends, however it ends."""
+        if "WORKER_ID" in os.environ and sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def explain(self, error: Exception) -> Exception:
+        """Beam's error as the one sentence that a worker meant."""
+        text = str(error)
+        match = re.search(r"headrace fault: (.*?)(?: \[while running|\n|$)", text)
+        if match is None:
+            return error
+        message = match.group(1)
+        return StorageError(message) if message.startswith("can't write") else RuntimeError(message)
+
+
+def _describe(code: int) -> str:
+    number = code - 128 if code > 128 else -code
+    if number > 0:
+        name = signal.Signals(number).name if number in {s.value for s in signal.Signals} else str(number)
+        return f"{name}: out of memory or killed" if name == "SIGKILL" else name
+    return f"exit status {code}"
+
+
+def _kill_children() -> None:
+    for task in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ():
+        try:
+            with open(f"/proc/self/task/{task}/children") as file:
+                children = [int(pid) for pid in file.read().split()]
+        except OSError:
+            continue
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue

@@ -1,0 +1,140 @@
+"""From the manifest's sources to crawl units, with everything that moves pinned before work starts.
+
+A file is pinned to the SHA-256 of its bytes, a branch to a commit, in ``lock.json`` in the output. A unit's name comes
+from the content of its inputs, never from a local path: the same bytes under another path are the same unit.
+"""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline import github
+from pipeline.archives import origin_of
+from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, Source
+from pipeline.store import Store, open_url, sha256_of, source_files
+
+LOCK = "lock.json"
+
+
+@dataclass(frozen=True, order=True)
+class Input:
+    """One container to read: a file by its hash, or a repository at a commit (``digest`` is then the commit)."""
+
+    name: str
+    digest: str
+    origin: str
+    url: str
+    size: int
+
+    @property
+    def slug(self) -> str:
+        """A name for files and units: readable and unique by content."""
+        return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)[:80].strip('-.') or 'input'}-{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class CrawlUnit:
+    """What one worker crawls in one go."""
+
+    name: str
+    inputs: tuple[Input, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the containers."""
+        return sum(i.size for i in self.inputs)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Inputs as they stand in a record: no local path."""
+        return {i.slug: i.digest for i in self.inputs}
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the specification that travels to a worker."""
+        return {"name": self.name, "inputs": [asdict(i) for i in self.inputs]}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "CrawlUnit":
+        """Read a specification."""
+        return CrawlUnit(value["name"], tuple(Input(**i) for i in value["inputs"]))
+
+
+class Lock:
+    """Pins of a build: files to hashes, branches to commits. Machine-dependent, so it enters no digest."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._pins: dict[str, Any] = store.read_json(LOCK) if store.exists(LOCK) else {"files": {}, "git": {}}
+        self._changed = False
+
+    def sha256(self, url: str, change: str) -> str:
+        """The hash of a file; read again only when its size or date changed."""
+        pin = self._pins["files"].get(url)
+        if pin is None or (pin["change"] != change and "://" not in url):
+            pin = {"change": change, "sha256": sha256_of(lambda: open_url(url))}
+            self._pins["files"][url] = pin
+            self._changed = True
+        return str(pin["sha256"])
+
+    def commit(self, repository: GitRepository) -> str:
+        """The commit of a branch, as it was when this build first saw it."""
+        key = f"{repository.url}@{repository.ref}"
+        if key not in self._pins["git"]:
+            self._pins["git"][key] = github.resolve(repository.url, repository.ref)
+            self._changed = True
+        return str(self._pins["git"][key])
+
+    def save(self) -> None:
+        """Write the pins, if there are new ones."""
+        if self._changed:
+            self._store.write_json(LOCK, self._pins)
+            self._changed = False
+
+
+def crawl_units(source: Source, lock: Lock) -> list[CrawlUnit]:
+    """Divide a source into units; sorted by name. Raises ManifestError for a path or repository that is missing."""
+    if isinstance(source, GitSource):
+        inputs = [_repository(r, lock) for r in source.repositories]
+    else:
+        inputs = [_file(url, change, source, lock) for url, change in _files(source.paths, source.name)]
+    unique = sorted({i.slug: i for i in sorted(inputs, reverse=True)}.values())
+    buckets = getattr(source, "buckets", None)
+    if buckets is None:
+        return [CrawlUnit(i.slug, (i,)) for i in sorted(unique, key=lambda i: i.slug)]
+    groups: dict[int, list[Input]] = defaultdict(list)
+    for i in unique:
+        digest = hashlib.blake2b(i.origin.encode(), digest_size=8).digest()
+        groups[int.from_bytes(digest, "little") % buckets].append(i)
+    return [CrawlUnit(f"bucket-{b:05d}-of-{buckets:05d}", tuple(sorted(groups[b]))) for b in sorted(groups)]
+
+
+def _files(patterns: Iterable[str], source: str) -> list[tuple[str, str]]:
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        try:
+            found.update(source_files(pattern))
+        except FileNotFoundError:
+            raise ManifestError(f"source {source!r}: nothing matches {pattern}") from None
+    return sorted(found.items())
+
+
+def _file(url: str, change: str, source: Source, lock: Lock) -> Input:
+    name = url.rstrip("/").rsplit("/", 1)[-1]
+    local = url.removeprefix("file://")
+    size = os.path.getsize(local) if "://" not in local else 0
+    origin = origin_of(name) if isinstance(source, ArchiveSource) else ""
+    return Input(name, lock.sha256(local, change), origin, local, size)
+
+
+def _repository(repository: GitRepository, lock: Lock) -> Input:
+    try:
+        commit = lock.commit(repository)
+    except github.GitError as error:
+        raise ManifestError(str(error)) from None
+    name = repository.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1]
+    origin = repository.url.removesuffix(".git") if "://" in repository.url else name
+    return Input(name, commit, origin, repository.url, 0)

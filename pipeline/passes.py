@@ -1,0 +1,171 @@
+"""A pass: one Beam pipeline over the units that still lack a valid output (architecture, rules 1 to 5).
+
+One shape of graph for every pass: Create, a GroupByKey that spreads the units, a ParDo that does the work of a unit,
+one leaf. The elements are numbers; the specifications of the units lie in a file. The work writes its own files and
+commits a record last, so running a bundle twice, or a pass again, changes nothing.
+"""
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import apache_beam as beam
+
+from pipeline.engine import Engine
+from pipeline.fingerprint import environment_digest
+from pipeline.progress import Progress
+from pipeline.store import StorageError, Store
+
+log = logging.getLogger(__name__)
+FAULT = "headrace fault: "
+_MODULES = ("pipeline.build",)
+
+
+class Work(Protocol):
+    """What a pass does to a unit. Picklable, from an importable module, its configuration in its fields."""
+
+    store: Store
+
+    def setup(self) -> None:
+        """Load what is heavy, once per process."""
+
+    def run(self, specification: dict[str, Any]) -> int:
+        """Do one unit and commit its record; gives the bytes of text that passed."""
+
+
+@dataclass
+class PerSource:
+    """The work of a pass over several sources: each unit goes to the work of its source."""
+
+    works: dict[str, Work]
+    store: Store
+
+    def setup(self) -> None:
+        """Set every work up."""
+        for work in self.works.values():
+            work.setup()
+
+    def run(self, specification: dict[str, Any]) -> int:
+        """Do one unit."""
+        return self.works[specification["source"]].run(specification)
+
+
+class BuildFaultError(Exception):
+    """Units stayed incomplete; the message names each with its cause."""
+
+
+def run_pass(
+    name: str,
+    work: Work,
+    units: Sequence[dict[str, Any]],
+    engine: Engine,
+    committed: Callable[[dict[str, Any]], bool],
+    libraries: Iterable[str] = (),
+) -> None:
+    """Run the work on every unit (largest first) and see that each was committed.
+
+    A unit's specification is a JSON value with at least ``unit`` (its name) and ``size`` (bytes, for the order and the
+    progress). Raises BuildFaultError where units stayed incomplete, StorageError where the output can't be written.
+    """
+    if not units:
+        return
+    ordered = sorted(units, key=lambda u: (-int(u["size"]), str(u["unit"])))
+    store = work.store
+    specifications = f"work/{name}.json"
+    store.write_json(specifications, ordered)
+    do = _Do(name, work, specifications, _MODULES, tuple(libraries))
+    with Progress(name, ordered, committed, engine.quiet), engine.watch():
+        try:
+            with beam.Pipeline(options=engine.options()) as pipeline:
+                _ = (
+                    pipeline
+                    | "Units" >> beam.Create(range(len(ordered)), reshuffle=False)
+                    | "Key" >> beam.ParDo(_Key())
+                    | "Spread" >> beam.GroupByKey()
+                    | name.capitalize() >> beam.ParDo(do)
+                )
+        except StorageError:
+            raise
+        except Exception as error:
+            raise engine.explain(error) from error
+    faults = [_fault_of(store, name, u) for u in ordered if not committed(u)]
+    if faults:
+        shown = "\n".join(f"  {fault}" for fault in faults[:10])
+        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise BuildFaultError(
+            f"{name}: {len(faults)} of {len(ordered)} units stayed incomplete:\n{shown}{more}\n"
+            "The rest is done and kept; the same command tries these again."
+        )
+    for u in ordered:
+        store.remove(_fault_path(name, u))
+    store.remove(specifications)
+
+
+@beam.typehints.with_input_types(int)
+@beam.typehints.with_output_types(tuple[int, int])
+class _Key(beam.DoFn):
+    """A key of its own for every unit."""
+
+    def process(self, element: int) -> Iterator[tuple[int, int]]:
+        yield element, element
+
+
+@beam.typehints.with_input_types(tuple[int, Iterable[int]])
+@beam.typehints.with_output_types(int)
+class _Do(beam.DoFn):
+    """Do the work of each unit. A unit that fails leaves a note and stays incomplete; the others go on."""
+
+    def __init__(
+        self, name: str, work: Work, specifications: str, modules: tuple[str, ...], libraries: tuple[str, ...]
+    ):
+        self._name, self._work, self._specifications = name, work, specifications
+        self._modules, self._libraries = modules, libraries
+        self._environment = environment_digest(modules, libraries)
+
+    def setup(self) -> None:
+        here = environment_digest(self._modules, self._libraries)
+        if here != self._environment:
+            raise RuntimeError(
+                f"{FAULT}this worker's code or libraries differ from the driver's ({here} here, {self._environment} "
+                "there): install the same version of headrace and of its locked dependencies on both"
+            )
+        Engine.stop_with_parent()
+        self._units = self._work.store.read_json(self._specifications)
+        self._work.setup()
+
+    def process(self, element: tuple[int, Iterable[int]]) -> Iterator[int]:
+        for number in element[1]:
+            self._do(self._units[number])
+        return iter(())
+
+    def _do(self, unit: dict[str, Any]) -> None:
+        started, cpu = time.monotonic(), time.process_time()
+        try:
+            size = self._work.run(unit)
+        except StorageError as error:
+            raise RuntimeError(f"{FAULT}{error}") from error
+        except Exception as error:
+            log.debug("unit %s failed", unit["unit"], exc_info=True)
+            note = {"unit": unit["unit"], "cause": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+            self._work.store.write_json(_fault_path(self._name, unit), note)
+            return
+        figures = {"pass": self._name, "unit": unit["unit"], "text_bytes": size, "worker": os.getpid()}
+        figures |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
+        self._work.store.write_json(f"timings/{self._name}/{unit.get('source', 'all')}/{unit['unit']}.json", figures)
+
+
+def _fault_path(name: str, unit: dict[str, Any]) -> str:
+    return f"faults/{name}/{unit.get('source', 'all')}/{unit['unit']}.json"
+
+
+def _fault_of(store: Store, name: str, unit: dict[str, Any]) -> str:
+    where = f"{unit.get('source', '')}/{unit['unit']}".lstrip("/")
+    try:
+        note = store.read_json(_fault_path(name, unit))
+    except FileNotFoundError:
+        return f"{where}: not done"
+    return f"{where}: {note['cause']} (trace in {_fault_path(name, unit)})"

@@ -1,0 +1,3 @@
+"""placeholder until written"""
+def write(build, records, digest, seconds):
+    return ""

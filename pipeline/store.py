@@ -1,0 +1,386 @@
+"""Files of a build on any fsspec file system: atomic writes, Arrow tables with the digest of their logical rows.
+
+A file is written under a temporary name of this attempt and renamed (local disk), or put as one object; readers
+follow records, never a listing.
+"""
+
+import hashlib
+import os
+import posixpath
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class StorageError(Exception):
+    """The file system refused: disk full, read-only folder, no permission."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A committed table: path below the root, rows, logical digest, size and SHA-256 of the file."""
+
+    path: str
+    rows: int
+    digest: str
+    size: int
+    sha256: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the entry of a record."""
+        return {"path": self.path, "rows": self.rows, "digest": self.digest, "bytes": self.size, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder (an fsspec URL) that holds a build. Cheap to pickle; paths are relative to the root, with ``/``."""
+
+    url: str
+
+    @cached_property
+    def _fs_root(self) -> tuple[Any, str]:
+        fs, root = fsspec.url_to_fs(self.url)
+        return fs, root.rstrip("/")
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root lies on a local disk."""
+        return bool(self._fs_root[0].protocol in ("file", "local") or "file" in self._fs_root[0].protocol)
+
+    def full(self, path: str) -> str:
+        """The path as the file system names it."""
+        root = self._fs_root[1]
+        return f"{root}/{path}" if path else root
+
+    def exists(self, path: str) -> bool:
+        """Whether the file is there."""
+        fs = self._fs_root[0]
+        return os.path.exists(self.full(path)) if self.is_local else bool(fs.exists(self.full(path)))
+
+    def size(self, path: str) -> int | None:
+        """Size in bytes, or None where the file is missing."""
+        try:
+            return int(
+                os.stat(self.full(path)).st_size if self.is_local else self._fs_root[0].info(self.full(path))["size"]
+            )
+        except FileNotFoundError:
+            return None
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading, seekable."""
+        if self.is_local:
+            return open(self.full(path), "rb")
+        return cast(BinaryIO, self._fs_root[0].open(self.full(path), "rb"))
+
+    def read(self, path: str) -> bytes:
+        """Read a small file whole."""
+        with self.open(path) as file:
+            return file.read()
+
+    def read_json(self, path: str) -> Any:
+        """Read a small JSON file."""
+        return orjson.loads(self.read(path))
+
+    def files(self, path: str = "") -> Iterator[str]:
+        """List every file below a folder, sorted. For cleaning and verifying; never to find inputs."""
+        fs, root = self._fs_root
+        try:
+            found = fs.find(self.full(path))
+        except FileNotFoundError:
+            return
+        for name in sorted(found):
+            yield posixpath.relpath(str(name).replace(os.sep, "/"), root.replace(os.sep, "/"))
+
+    def remove(self, path: str) -> None:
+        """Remove a file that may be gone already."""
+        with storage_errors(path):
+            try:
+                self._fs_root[0].rm_file(self.full(path))
+            except FileNotFoundError:
+                return
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[BinaryIO]:
+        """Write a file that appears whole at the end of the block, or not at all."""
+        fs, final = self._fs_root[0], self.full(path)
+        with storage_errors(path):
+            if not self.is_local:
+                with fs.open(final, "wb") as file:
+                    yield file
+                return
+            temporary = f"{final}.tmp.{uuid.uuid4().hex}"
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            try:
+                with open(temporary, "wb") as file:
+                    yield file
+                os.replace(temporary, final)
+            except BaseException:
+                with _ignore(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a small file atomically."""
+        with self.create(path) as file:
+            file.write(data)
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write JSON with sorted keys, so that equal values are equal bytes."""
+        self.write(path, orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
+
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read (some columns of) a Parquet table."""
+        with self.open(path) as file:
+            return pq.read_table(file, columns=None if columns is None else list(columns))
+
+    def batches(self, path: str, columns: Sequence[str], rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+        """Iterate over the row groups of a Parquet table, one at a time."""
+        with self.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, columns=list(columns), use_threads=False).combine_chunks()
+                if table.num_rows:
+                    yield table.to_batches()[0]
+
+    def write_table(
+        self, path: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table], **options: Any
+    ) -> Written:
+        """Write a Parquet table from batches, a row group each."""
+        with self.table_writer(path, schema, **options) as writer:
+            for batch in batches:
+                writer.write(batch)
+        return writer.written
+
+    @contextmanager
+    def table_writer(self, path: str, schema: pa.Schema, **options: Any) -> Iterator["TableWriter"]:
+        """Open a Parquet table to push batches into; it appears whole at the end of the block, or not at all."""
+        with self.create(path) as file:
+            writer = TableWriter(path, file, schema, options)
+            try:
+                yield writer
+                writer.close()
+            except BaseException:
+                writer.abandon()
+                raise
+
+
+class TableWriter:
+    """Writes batches as row groups and keeps the digest of the logical rows, which outlives a change of writer."""
+
+    written: Written
+
+    def __init__(self, path: str, file: BinaryIO, schema: pa.Schema, options: dict[str, Any]):
+        self._path, self._schema, self._rows = path, schema, 0
+        self._digest, self._file = LogicalDigest(schema), _HashingFile(file)
+        settings = {"write_statistics": False} | options
+        if settings.setdefault("compression", "zstd") == "zstd":
+            settings["compression_level"] = 1
+        self._writer = pq.ParquetWriter(pa.PythonFile(self._file, "w"), schema, **settings)
+
+    def write(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add a row group."""
+        self._digest.update(batch)
+        self._rows += batch.num_rows
+        if batch.num_rows:
+            table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+            self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def close(self) -> None:
+        """Finish the file; ``written`` is there from now on."""
+        self._writer.close()
+        sha256, size = self._file.sha256.hexdigest(), self._file.size
+        self.written = Written(self._path, self._rows, self._digest.hexdigest(), size, sha256)
+
+    def abandon(self) -> None:
+        """Let go of a file that will not be kept."""
+        self._file.discard = True
+        self._writer.close()
+
+
+class LogicalDigest:
+    """SHA-256 over a table's values, column by column, independent of batches, offsets, dictionaries and writers.
+
+    Of each column: name and type, then for every level of nesting the validity (one byte a value) where nullable,
+    lengths as int64 for lists and strings, and the values as little-endian bytes.
+    """
+
+    def __init__(self, schema: pa.Schema):
+        self._schema = schema
+        self._hashes: dict[str, Any] = {}
+
+    def update(self, batch: pa.RecordBatch | pa.Table) -> None:
+        """Add rows."""
+        if batch.schema != self._schema:
+            raise ValueError(f"rows of {batch.schema} do not fit {self._schema}")
+        for field in self._schema:
+            column = batch.column(field.name)
+            for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+                self._add(field.name, field, chunk)
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far."""
+        total = hashlib.sha256()
+        for field in self._schema:
+            total.update(f"{field.name}:{field.type}\n".encode())
+        for key in sorted(self._hashes):
+            total.update(f"{key}:".encode() + self._hashes[key].digest())
+        return total.hexdigest()
+
+    def _feed(self, key: str, data: Any) -> None:
+        if key not in self._hashes:
+            self._hashes[key] = hashlib.sha256()
+        self._hashes[key].update(data)
+
+    def _add(self, key: str, field: pa.Field, array: pa.Array) -> None:
+        kind = array.type
+        if field.nullable:
+            self._feed(key + "/valid", np.asarray(array.is_valid()).view(np.uint8))
+            if array.null_count:
+                array = array.fill_null(_zero(kind))
+        if pa.types.is_struct(kind):
+            for i, child in enumerate(kind):
+                self._add(f"{key}.{child.name}", child, array.field(i))
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            self._feed(key + "/length", _lengths(array))
+            self._add(key + "[]", kind.value_field, array.flatten())
+        elif pa.types.is_boolean(kind):
+            self._feed(key, np.asarray(array).view(np.uint8))
+        elif pa.types.is_fixed_size_binary(kind):
+            width, data = kind.byte_width, array.buffers()[1]
+            self._feed(key, data[array.offset * width : (array.offset + len(array)) * width] if data else b"")
+        elif _is_variable(kind):
+            self._feed(key + "/length", _lengths(array))
+            offsets, data = _offsets(array), array.buffers()[2]
+            self._feed(key, data[int(offsets[0]) : int(offsets[-1])] if data else b"")
+        else:
+            self._feed(key, np.ascontiguousarray(array.to_numpy(zero_copy_only=False)))
+
+
+@contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Turn what a full disk or a read-only folder raises into one message that a person can act on."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if isinstance(error, BrokenPipeError | ConnectionError | TimeoutError):
+            raise
+        raise StorageError(
+            f"can't write {path}: {error.strerror or error}. Free space or mend the permissions and run the same "
+            "command again: it goes on where it was."
+        ) from error
+
+
+def source_files(pattern: str) -> list[tuple[str, str]]:
+    """Expand a path, folder or glob (an fsspec URL) to ``(URL, what changes when the file changes)``, sorted.
+
+    A folder stands for every file below it. Raises FileNotFoundError where nothing matches.
+    """
+    fs, path = fsspec.url_to_fs(pattern)
+    if any(mark in path for mark in "*?["):
+        found = fs.glob(path)
+    elif fs.isdir(path):
+        found = fs.find(path)
+    else:
+        found = [path] if fs.exists(path) else []
+    files = [(fs.unstrip_protocol(name), str(fs.ukey(name))) for name in sorted(found) if not fs.isdir(name)]
+    if not files:
+        raise FileNotFoundError(pattern)
+    return files
+
+
+def open_url(url: str) -> BinaryIO:
+    """Open an input for reading."""
+    fs, path = fsspec.url_to_fs(url)
+    return open(path, "rb") if "file" in fs.protocol else cast(BinaryIO, fs.open(path, "rb"))
+
+
+def sha256_of(read: Callable[[], BinaryIO]) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with read() as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+class _HashingFile:
+    """A write-only file that hashes what passes."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.sha256, self.size, self.closed = file, hashlib.sha256(), 0, False
+        self.discard = False
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        if self.discard:
+            return view.nbytes
+        self.sha256.update(view)
+        self.size += view.nbytes
+        self._file.write(view)
+        return view.nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        if not self.discard:
+            self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+@contextmanager
+def _ignore(*errors: type[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except errors:
+        return
+
+
+def _is_variable(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    )
+
+
+def _offsets(array: pa.Array) -> np.ndarray:
+    wide = pa.types.is_large_list(array.type) or pa.types.is_large_string(array.type)
+    wide = wide or pa.types.is_large_binary(array.type)
+    buffer = array.buffers()[1]
+    if buffer is None or not buffer.size:
+        return np.zeros(len(array) + 1, np.int64)
+    offsets = np.frombuffer(buffer, np.int64 if wide else np.int32)
+    return offsets[array.offset : array.offset + len(array) + 1]
+
+
+def _lengths(array: pa.Array) -> np.ndarray:
+    return np.diff(_offsets(array)).astype("<i8")
+
+
+def _zero(kind: pa.DataType) -> Any:
+    if pa.types.is_fixed_size_binary(kind):
+        return pa.scalar(bytes(kind.byte_width), kind)
+    if _is_variable(kind):
+        return pa.scalar("" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else b"", kind)
+    return pa.scalar(0, pa.int8()).cast(kind)
