@@ -99,8 +99,9 @@ def _markup(raw: bytes, charset: str) -> tuple[str | None, str | None]:
     if not declared and (found := _META_CHARSET.search(raw[:1024])):
         declared = found[1].decode("ascii")
     decoded = decode(raw, declared)
-    if decoded.reason != "binary" and not decoded.encoding.startswith("utf-"):
-        lenient = raw.decode("utf-8", errors="replace")
+    if decoded.encoding in ("", "utf-8") or not decoded.encoding.startswith("utf-"):
+        settled = decoded.reason == "binary" or (decoded.encoding == "utf-8" and decoded.text is not None)
+        lenient = "" if settled else raw.decode("utf-8-sig", errors="replace")
         if 2 * lenient.count("\ufffd") < len(lenient) - len(lenient.encode("ascii", "ignore")):
             return lenient, None
     return decoded.text, decoded.reason
@@ -111,8 +112,12 @@ def _set_code_aside(document: Any, markup: str) -> list[str]:
     if any(needle in markup for needle in _TEX_NEEDLES):
         _write_formulas(document)
     document.remove(BOILERPLATE)
-    if "<pre" not in markup and "<PRE" not in markup:
-        return []
+    if "blob-code" in markup:
+        for table in document.select("table:has(td.blob-code)"):
+            listing = "\n".join(cell.text.strip("\r\n") for cell in table.select("td.blob-code"))
+            table.clear()
+            table.tag = "pre"
+            table.set_text(listing)
     if any(needle in markup for needle in _LINE_NUMBER_NEEDLES):
         document.remove(_LINE_NUMBERS)
     kept: list[str] = []

@@ -159,8 +159,9 @@ def _kernel_language(notebook: dict[str, Any]) -> str:
     kernel, info = metadata.get("kernelspec") or {}, metadata.get("language_info") or {}
     for said in (kernel.get("language"), info.get("name"), kernel.get("name")):
         if isinstance(said, str) and said.strip():
-            name = re.sub(r"[-_ .]*v?\d[-_ .\d]*$", "", said[:60].strip().lower()).replace(" ", "-") or said
-            name = name.removeprefix(".net-") if name not in _ALIASES else name
+            name = said[:60].strip().lower().removeprefix(".net-").replace(" ", "-")
+            if name not in _ALIASES:
+                name = re.sub(r"[-_.]*v?\d[-_.\d]*$", "", name) or name
             return _ALIASES.get(name, name)
     return "python"
 

@@ -16,11 +16,9 @@ are not news text:
   lines of its layout, and Gopher's values drop 28 of the 64 API pages of Node.js.
 """
 
-from functools import cache
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
+from numba import njit
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,7 +58,8 @@ _COUNTS = (
 )
 
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-_BULLETS = "-*+•‣◦●▪·–"
+_PACKED_STOP_WORDS = np.array([int.from_bytes(word.encode(), "big") for word in _STOP_WORDS], dtype=np.int64)
+_BULLET_POINTS = np.array([ord(bullet) for bullet in "-*+•‣◦●▪·–"], dtype=np.int64)
 
 
 class ProseRules(BaseModel):
@@ -108,7 +107,7 @@ def measure_prose(text: pa.LargeStringArray) -> pa.RecordBatch:
     """
     offsets, data = buffers(text)
     counts = np.zeros((len(text), len(_COUNTS)), dtype=np.uint32)
-    _kernel()(data, offsets, code_point_classes(), counts)
+    _count(data, offsets, code_point_classes(), counts)
     return pa.RecordBatch.from_arrays([pa.array(column) for column in counts.T.copy()], names=list(_COUNTS))
 
 
@@ -136,186 +135,184 @@ def judge_prose(measures: pa.RecordBatch, rules: ProseRules) -> NDArray[np.uint8
     return verdict
 
 
-@cache
-def _kernel() -> Any:
-    import numba
+@njit(cache=True, nogil=True)
+def _decode(data: NDArray[np.uint8], at: int) -> tuple[int, int]:
+    """The code point whose UTF-8 starts at ``at``, and where the next one starts."""
+    byte = np.int64(data[at])
+    if byte < 0x80:
+        return byte, at + 1
+    if byte < 0xE0:
+        return (byte & 0x1F) << 6 | (np.int64(data[at + 1]) & 0x3F), at + 2
+    if byte < 0xF0:
+        middle = (np.int64(data[at + 1]) & 0x3F) << 6
+        return (byte & 0x0F) << 12 | middle | (np.int64(data[at + 2]) & 0x3F), at + 3
+    middle = (np.int64(data[at + 1]) & 0x3F) << 12 | (np.int64(data[at + 2]) & 0x3F) << 6
+    return (byte & 0x07) << 18 | middle | (np.int64(data[at + 3]) & 0x3F), at + 4
 
-    alphabetic, space, unspaced = ALPHABETIC, SPACE, UNSPACED
-    stop_words = np.array([int.from_bytes(word.encode(), "big") for word in _STOP_WORDS], dtype=np.int64)
-    bullets = np.array([ord(bullet) for bullet in _BULLETS], dtype=np.int64)
-    multiplier = 0x9E3779B1
 
-    @numba.njit(cache=True, nogil=True)
-    def decode(data, at):  # type: ignore[no-untyped-def]
-        byte = np.int64(data[at])
-        if byte < 0x80:
-            return byte, at + 1
-        if byte < 0xE0:
-            return (byte & 0x1F) << 6 | (np.int64(data[at + 1]) & 0x3F), at + 2
-        if byte < 0xF0:
-            middle = (np.int64(data[at + 1]) & 0x3F) << 6
-            return (byte & 0x0F) << 12 | middle | (np.int64(data[at + 2]) & 0x3F), at + 3
-        middle = (np.int64(data[at + 1]) & 0x3F) << 12 | (np.int64(data[at + 2]) & 0x3F) << 6
-        return (byte & 0x07) << 18 | middle | (np.int64(data[at + 3]) & 0x3F), at + 4
-
-    @numba.njit(cache=True, nogil=True)
-    def fence(data, at, end):  # type: ignore[no-untyped-def]
-        """The mark (` or ~) and run of the fence that the line at ``at`` is, and whether it may close; else zeros."""
-        start = at
-        while at < end and at - start < 4 and data[at] == 32:
-            at += 1
-        if at == end or at - start > 3 or (data[at] != 96 and data[at] != 126):
+@njit(cache=True, nogil=True)
+def _fence(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int, bool]:
+    """The mark (` or ~) and run of the fence that the line at ``at`` is, and whether it may close; else zeros."""
+    start = at
+    while at < end and at - start < 4 and data[at] == 32:
+        at += 1
+    if at == end or at - start > 3 or (data[at] != 96 and data[at] != 126):
+        return 0, 0, False
+    mark, run = np.int64(data[at]), 0
+    while at < end and data[at] == mark:
+        at += 1
+        run += 1
+    bare = True
+    for i in range(at, end):
+        if data[i] == 96 and mark == 96:
             return 0, 0, False
-        mark, run = np.int64(data[at]), 0
-        while at < end and data[at] == mark:
-            at += 1
-            run += 1
-        bare = True
-        for i in range(at, end):
-            if data[i] == 96 and mark == 96:
-                return 0, 0, False
-            bare = bare and (data[i] == 32 or data[i] == 9)
-        return (mark, run, bare) if run >= 3 else (0, 0, False)
+        bare = bare and (data[i] == 32 or data[i] == 9)
+    return (mark, run, bare) if run >= 3 else (0, 0, False)
 
-    @numba.njit(cache=True, nogil=True)
-    def measure_line(data, at, end, classes, out):  # type: ignore[no-untyped-def]
-        """Add the line's counts to ``out``; return the first byte, the last byte + 1 and the characters of its text."""
-        first = last = end
-        chars = text_chars = dots = word_chars = 0
-        letters = packed = stop_bits = 0
-        has_letter = in_word = is_address = ends_with_ellipsis = False
-        heading, is_bullet, previous_bullet = True, False, False
-        while at < end:
-            start = at
-            point, at = decode(data, at)
-            kind = classes[point]
-            chars += 1
-            if kind & space:
-                dots = 0
-                is_bullet = is_bullet or previous_bullet
+
+@njit(cache=True, nogil=True)
+def _measure_line(
+    data: NDArray[np.uint8], at: int, end: int, classes: NDArray[np.uint8], out: NDArray[np.uint32]
+) -> tuple[int, int, int, int]:
+    """Add the line's counts to ``out``; return the first byte, the last byte + 1 and the characters of its text."""
+    first = last = end
+    chars = text_chars = dots = word_chars = 0
+    letters = packed = stop_bits = 0
+    has_letter = in_word = is_address = ends_with_ellipsis = False
+    heading, is_bullet, previous_bullet = True, False, False
+    while at < end:
+        start = at
+        point, at = _decode(data, at)
+        kind = classes[point]
+        chars += 1
+        if kind & SPACE:
+            dots = 0
+            is_bullet = is_bullet or previous_bullet
+            previous_bullet = False
+            if in_word and not is_address:
+                out[0] += 1
+                out[1] += word_chars
+                out[2] += has_letter
+            in_word, has_letter, is_address, word_chars = False, False, False, 0
+        else:
+            if first == end:
+                first = start
+                chars = 1
+                for bullet in _BULLET_POINTS:
+                    if point == bullet:
+                        previous_bullet = True
+                        is_bullet = point > 127
+            else:
                 previous_bullet = False
+            last, text_chars = at, chars
+            if kind & UNSPACED:
                 if in_word and not is_address:
                     out[0] += 1
                     out[1] += word_chars
                     out[2] += has_letter
+                out[0] += 1
+                out[1] += 1
+                out[2] += 1
                 in_word, has_letter, is_address, word_chars = False, False, False, 0
             else:
-                if first == end:
-                    first = start
-                    chars = 1
-                    for bullet in bullets:
-                        if point == bullet:
-                            previous_bullet = True
-                            is_bullet = point > 127
-                else:
-                    previous_bullet = False
-                last, text_chars = at, chars
-                if kind & unspaced:
-                    if in_word and not is_address:
-                        out[0] += 1
-                        out[1] += word_chars
-                        out[2] += has_letter
-                    out[0] += 1
-                    out[1] += 1
-                    out[2] += 1
-                    in_word, has_letter, is_address, word_chars = False, False, False, 0
-                else:
-                    in_word = True
-                    if point == 58 and at + 1 < end and data[at] == 47 and data[at + 1] == 47:
-                        is_address = True
-                    word_chars += 1
-                    has_letter = has_letter or kind & alphabetic != 0
-                if point == 35:
-                    if not heading:
-                        out[5] += 1
-                else:
-                    heading = False
-                dots = dots + 1 if point == 46 else 0
-                ends_with_ellipsis = point == 0x2026 or dots >= 3
-                out[6] += point == 0x2026 or dots == 3
-            out[3] += kind & alphabetic
-            lower = point | 32
-            if point < 128 and 97 <= lower <= 122:
-                out[4] += 1
-                letters += 1
-                packed = (packed << 8 | lower) & 0xFFFFFFFF
-            elif letters:
-                if letters <= 4:
-                    for i in range(len(stop_words)):
-                        if packed == stop_words[i]:
-                            stop_bits |= 1 << i
-                letters = packed = 0
-        if letters and letters <= 4:
-            for i in range(len(stop_words)):
-                if packed == stop_words[i]:
-                    stop_bits |= 1 << i
-        if in_word and not is_address:
-            out[0] += 1
-            out[1] += word_chars
-            out[2] += has_letter
-        if first < last:
-            out[8] += 1
-            out[9] += text_chars
-            out[10] += is_bullet
-            out[11] += ends_with_ellipsis
-        return first, last, text_chars, stop_bits
+                in_word = True
+                if point == 58 and at + 1 < end and data[at] == 47 and data[at + 1] == 47:
+                    is_address = True
+                word_chars += 1
+                has_letter = has_letter or kind & ALPHABETIC != 0
+            if point == 35:
+                if not heading:
+                    out[5] += 1
+            else:
+                heading = False
+            dots = dots + 1 if point == 46 else 0
+            ends_with_ellipsis = point == 0x2026 or dots >= 3
+            out[6] += point == 0x2026 or dots == 3
+        out[3] += kind & ALPHABETIC
+        lower = point | 32
+        if point < 128 and 97 <= lower <= 122:
+            out[4] += 1
+            letters += 1
+            packed = (packed << 8 | lower) & 0xFFFFFFFF
+        elif letters:
+            if letters <= 4:
+                for i in range(len(_PACKED_STOP_WORDS)):
+                    if packed == _PACKED_STOP_WORDS[i]:
+                        stop_bits |= 1 << i
+            letters = packed = 0
+    if letters and letters <= 4:
+        for i in range(len(_PACKED_STOP_WORDS)):
+            if packed == _PACKED_STOP_WORDS[i]:
+                stop_bits |= 1 << i
+    if in_word and not is_address:
+        out[0] += 1
+        out[1] += word_chars
+        out[2] += has_letter
+    if first < last:
+        out[8] += 1
+        out[9] += text_chars
+        out[10] += is_bullet
+        out[11] += ends_with_ellipsis
+    return first, last, text_chars, stop_bits
 
-    @numba.njit(cache=True, nogil=True)
-    def count(data, offsets, classes, counts):  # type: ignore[no-untyped-def]
-        seen_row = np.full(1024, -1, dtype=np.int64)
-        seen_start = np.zeros(1024, dtype=np.int64)
-        seen_bytes = np.zeros(1024, dtype=np.int64)
-        for row in range(len(offsets) - 1):
-            at, end = offsets[row], offsets[row + 1]
-            most = 1
-            for i in range(at, end):
-                most += data[i] == 10 or data[i] == 13
-            if 2 * most > len(seen_row):
-                size = len(seen_row)
-                while size < 2 * most:
-                    size *= 2
-                seen_row = np.full(size, -1, dtype=np.int64)
-                seen_start = np.zeros(size, dtype=np.int64)
-                seen_bytes = np.zeros(size, dtype=np.int64)
-            mask = np.int64(len(seen_row) - 1)
-            out = counts[row]
-            stop_bits = fence_mark = fence_run = 0
-            while at < end:
-                stop = at
-                digest = 0
-                while stop < end and data[stop] != 10 and data[stop] != 13:
-                    stop += 1
-                mark, run, bare = fence(data, at, stop)
-                if fence_run:
-                    if bare and mark == fence_mark and run >= fence_run:
-                        fence_run = 0
-                elif run:
-                    fence_mark, fence_run = mark, run
-                else:
-                    first, last, chars, bits = measure_line(data, at, stop, classes, out)
-                    stop_bits |= bits
-                    if first < last:
-                        for i in range(first, last):
-                            digest = ((digest ^ data[i]) * multiplier) & 0xFFFFFFFF
-                        slot = (digest ^ digest >> 15) & mask
-                        while seen_row[slot] == row:
-                            same = seen_bytes[slot] == last - first
-                            compared = 0
-                            while same and compared < last - first:
-                                same = data[seen_start[slot] + compared] == data[first + compared]
-                                compared += 1
-                            if same:
-                                out[12] += 1
-                                out[13] += chars
-                                break
-                            slot = (slot + 1) & mask
-                        else:
-                            seen_row[slot] = row
-                            seen_start[slot] = first
-                            seen_bytes[slot] = last - first
-                at = stop + 1
-            while stop_bits:
-                out[7] += stop_bits & 1
-                stop_bits >>= 1
 
-    return count
+@njit(cache=True, nogil=True)
+def _count(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], classes: NDArray[np.uint8], counts: NDArray[np.uint32]
+) -> None:
+    """Fill ``counts`` (a row for each text, a column for each name of ``_COUNTS``) from UTF-8 bytes."""
+    seen_row = np.full(1024, -1, dtype=np.int64)
+    seen_start = np.zeros(1024, dtype=np.int64)
+    seen_bytes = np.zeros(1024, dtype=np.int64)
+    for row in range(len(offsets) - 1):
+        at, end = offsets[row], offsets[row + 1]
+        most = 1
+        for i in range(at, end):
+            most += data[i] == 10 or data[i] == 13
+        if 2 * most > len(seen_row):
+            size = len(seen_row)
+            while size < 2 * most:
+                size *= 2
+            seen_row = np.full(size, -1, dtype=np.int64)
+            seen_start = np.zeros(size, dtype=np.int64)
+            seen_bytes = np.zeros(size, dtype=np.int64)
+        mask = np.int64(len(seen_row) - 1)
+        out = counts[row]
+        stop_bits = fence_mark = fence_run = 0
+        while at < end:
+            stop = at
+            digest = 0
+            while stop < end and data[stop] != 10 and data[stop] != 13:
+                stop += 1
+            mark, run, bare = _fence(data, at, stop)
+            if fence_run:
+                if bare and mark == fence_mark and run >= fence_run:
+                    fence_run = 0
+            elif run:
+                fence_mark, fence_run = mark, run
+            else:
+                first, last, chars, bits = _measure_line(data, at, stop, classes, out)
+                stop_bits |= bits
+                if first < last:
+                    for i in range(first, last):
+                        digest = ((digest ^ data[i]) * 0x9E3779B1) & 0xFFFFFFFF
+                    slot = (digest ^ digest >> 15) & mask
+                    while seen_row[slot] == row:
+                        same = seen_bytes[slot] == last - first
+                        compared = 0
+                        while same and compared < last - first:
+                            same = data[seen_start[slot] + compared] == data[first + compared]
+                            compared += 1
+                        if same:
+                            out[12] += 1
+                            out[13] += chars
+                            break
+                        slot = (slot + 1) & mask
+                    else:
+                        seen_row[slot] = row
+                        seen_start[slot] = first
+                        seen_bytes[slot] = last - first
+            at = stop + 1
+        while stop_bits:
+            out[7] += stop_bits & 1
+            stop_bits >>= 1

@@ -11,12 +11,10 @@ with thresholds in integers, so that a changed threshold reads no text. Where th
 - visible text is what a browser would draw, judged by element names alone, with runs of white space as one space.
 """
 
-from functools import cache
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numba import njit
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +25,7 @@ XML_PROLOG = b"<?xml version="
 XML_PROLOG_WITHIN = 1000
 """The prolog is searched in this many first code points, so a threshold up to this needs no text."""
 
+_PROLOG = np.frombuffer(XML_PROLOG, dtype=np.uint8)
 _COUNTS = ("n_chars", "n_lines", "max_line_chars", "line_chars", "alpha_chars", "xml_prolog")
 
 
@@ -73,7 +72,7 @@ def measure(text: pa.LargeStringArray) -> pa.RecordBatch:
     """
     offsets, data = buffers(text)
     counts = np.zeros((len(_COUNTS), len(text)), dtype=np.uint32)
-    _kernel()(data, offsets, code_point_classes(), counts)
+    _count(data, offsets, code_point_classes(), counts)
     return pa.RecordBatch.from_arrays([pa.array(row) for row in counts], names=list(_COUNTS))
 
 
@@ -141,68 +140,62 @@ def _is(language: pa.Array, *names: str) -> NDArray[np.bool_]:
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-@cache
-def _kernel() -> Any:
-    import numba
-
-    prolog = np.frombuffer(XML_PROLOG, dtype=np.uint8)
-    within, alphabetic = XML_PROLOG_WITHIN, ALPHABETIC
-
-    @numba.njit(cache=True, nogil=True)
-    def count(data, offsets, classes, counts):  # type: ignore[no-untyped-def]
-        for row in range(len(offsets) - 1):
-            at, end = offsets[row], offsets[row + 1]
-            chars = lines = longest = total = line_start = alpha = found = 0
-            while at < end:
-                byte = np.int64(data[at])
-                at += 1
-                if byte < 0x80:
-                    if byte == 10 or byte == 13:
-                        length = chars - line_start
-                        lines += 1
-                        total += length
-                        longest = max(longest, length)
-                        chars += 1
-                        if byte == 13 and at < end and data[at] == 10:
-                            at += 1
-                            chars += 1
-                        line_start = chars
-                        continue
-                    alpha += classes[byte] & alphabetic
+@njit(cache=True, nogil=True)
+def _count(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], classes: NDArray[np.uint8], counts: NDArray[np.uint32]
+) -> None:
+    """Fill ``counts`` (a row for each name of ``_COUNTS``) from the UTF-8 bytes of n texts, in one pass."""
+    for row in range(len(offsets) - 1):
+        at, end = offsets[row], offsets[row + 1]
+        chars = lines = longest = total = line_start = alpha = found = 0
+        while at < end:
+            byte = np.int64(data[at])
+            at += 1
+            if byte < 0x80:
+                if byte == 10 or byte == 13:
+                    length = chars - line_start
+                    lines += 1
+                    total += length
+                    longest = max(longest, length)
                     chars += 1
-                    if byte == 60 and found == 0 and chars + 13 <= within and at + 13 <= end:
-                        same = True
-                        for i in range(13):
-                            same = same and data[at + i] == prolog[i + 1]
-                        if same:
-                            found = chars + 13
+                    if byte == 13 and at < end and data[at] == 10:
+                        at += 1
+                        chars += 1
+                    line_start = chars
                     continue
-                if byte < 0xE0:
-                    point = (byte & 0x1F) << 6 | (np.int64(data[at]) & 0x3F)
-                    at += 1
-                elif byte < 0xF0:
-                    point = (byte & 0x0F) << 12 | (np.int64(data[at]) & 0x3F) << 6 | (np.int64(data[at + 1]) & 0x3F)
-                    at += 2
-                else:
-                    point = (
-                        (byte & 0x07) << 18
-                        | (np.int64(data[at]) & 0x3F) << 12
-                        | (np.int64(data[at + 1]) & 0x3F) << 6
-                        | (np.int64(data[at + 2]) & 0x3F)
-                    )
-                    at += 3
-                alpha += classes[point] & alphabetic
+                alpha += classes[byte] & ALPHABETIC
                 chars += 1
-            if chars > line_start:
-                length = chars - line_start
-                lines += 1
-                total += length
-                longest = max(longest, length)
-            counts[0, row] = chars
-            counts[1, row] = lines
-            counts[2, row] = longest
-            counts[3, row] = total
-            counts[4, row] = alpha
-            counts[5, row] = found
-
-    return count
+                if byte == 60 and found == 0 and chars + 13 <= XML_PROLOG_WITHIN and at + 13 <= end:
+                    same = True
+                    for i in range(13):
+                        same = same and data[at + i] == _PROLOG[i + 1]
+                    if same:
+                        found = chars + 13
+                continue
+            if byte < 0xE0:
+                point = (byte & 0x1F) << 6 | (np.int64(data[at]) & 0x3F)
+                at += 1
+            elif byte < 0xF0:
+                point = (byte & 0x0F) << 12 | (np.int64(data[at]) & 0x3F) << 6 | (np.int64(data[at + 1]) & 0x3F)
+                at += 2
+            else:
+                point = (
+                    (byte & 0x07) << 18
+                    | (np.int64(data[at]) & 0x3F) << 12
+                    | (np.int64(data[at + 1]) & 0x3F) << 6
+                    | (np.int64(data[at + 2]) & 0x3F)
+                )
+                at += 3
+            alpha += classes[point] & ALPHABETIC
+            chars += 1
+        if chars > line_start:
+            length = chars - line_start
+            lines += 1
+            total += length
+            longest = max(longest, length)
+        counts[0, row] = chars
+        counts[1, row] = lines
+        counts[2, row] = longest
+        counts[3, row] = total
+        counts[4, row] = alpha
+        counts[5, row] = found

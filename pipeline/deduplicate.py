@@ -186,7 +186,7 @@ def find_edges(
         done = lambda unit: find(store, work, unit["unit"], inputs) is not None  # noqa: E731
         with Progress("deduplicate", [units[p] for p in missing], done, engine.quiet), engine.watch():
             try:
-                with beam.Pipeline(options=engine.options()) as pipeline:
+                with engine.pipeline() as pipeline:
                     _ = (
                         pipeline
                         | "Shards" >> beam.Create(range(len(shards)), reshuffle=False)
@@ -258,7 +258,6 @@ class _Map(beam.DoFn):
         self._partitions, self._wanted = partitions, frozenset(wanted)
 
     def setup(self) -> None:
-        Engine.stop_with_parent()
         self._specification = self._store.read_json(self._path)
 
     def process(self, element: tuple[int, Iterable[int]]) -> Iterator[tuple[int, bytes]]:
@@ -289,7 +288,6 @@ class _Reduce(beam.DoFn):
         self._parameters, self._inputs = parameters, dict(inputs)
 
     def setup(self) -> None:
-        Engine.stop_with_parent()
         self._specification = self._store.read_json(self._path)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[int]:

@@ -4,9 +4,9 @@ The runner is always named: the embedded one is ``FnApiRunner``, in memory for o
 otherwise; whatever stands behind ``--`` on the command line is Beam's own and goes through unchanged.
 """
 
-import ctypes
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline.store import StorageError
 
 _EXIT_WORKER_DIED = 75
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,16 @@ class Engine:
     quiet: bool = False
     on_death: Callable[[], None] | None = None
 
-    def options(self) -> PipelineOptions:
-        """Beam's options for one pass."""
+    def pipeline(self) -> beam.Pipeline:
+        """An empty pipeline on this engine."""
         if any(option.startswith("--runner") for option in self.beam_options):
-            return PipelineOptions(list(self.beam_options))
-        mode = "in_memory" if self.workers == 1 else "multi_processing"
-        local = ["--runner=FnApiRunner", f"--direct_running_mode={mode}", f"--direct_num_workers={self.workers}"]
-        return PipelineOptions(local + list(self.beam_options))
+            return beam.Pipeline(options=PipelineOptions(list(self.beam_options)))
+        options = PipelineOptions([f"--direct_num_workers={self.workers}", *self.beam_options])
+        environment = None
+        if self.workers > 1:
+            command = f"{shlex.quote(sys.executable)} -m pipeline.worker"
+            environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
+        return beam.Pipeline(FnApiRunner(default_environment=environment), options)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -67,12 +72,6 @@ class Engine:
             yield
         finally:
             threading.excepthook = previous
-
-    @staticmethod
-    def stop_with_parent() -> None:
-        """In a worker process: end when the driver ends, however it ends."""
-        if "WORKER_ID" in os.environ and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def explain(self, error: Exception) -> Exception:
         """Beam's error as the one sentence that a worker meant."""

@@ -10,6 +10,7 @@ from pipeline.found import Limits
 
 CHUNK = 1 << 18
 RATIO_FLOOR = 16 << 20
+_STEP = 1 << 16
 
 
 class ContainerError(Exception):
@@ -91,9 +92,9 @@ class Inflated:
             have = len(parts[0])
             try:
                 while have < size and (piece := next(self._pieces, b"")):
-                    self._meter.add(len(piece))
                     parts.append(piece)
                     have += len(piece)
+                    self._meter.add(len(piece))
             finally:
                 self._buffer, self._at = b"".join(parts), 0
         piece = self._buffer[self._at : self._at + size]
@@ -114,26 +115,43 @@ class Inflated:
 
 
 class _Zstd:
-    """zstandard's decoder with the face of ``bz2.BZ2Decompressor``; its output has no bound, so it is fed 2 KiB."""
+    """zstandard's decoder with the face of ``bz2.BZ2Decompressor``.
 
-    needs_input = True
+    Its output has no bound of its own, so it is fed 256 bytes at a time: at most 64 blocks of 128 KiB (RFC 8878).
+    """
 
     def __init__(self) -> None:
         import zstandard
 
         self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-        self.eof = False
-        self.unused_data = b""
+        self._data = b""
+        self._at = 0
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._decoder.eof)
+
+    @property
+    def needs_input(self) -> bool:
+        return self._at >= len(self._data)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data + self._data[self._at :]
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         import zstandard
 
+        self._data, self._at = self._data[self._at :] + data, 0
+        out, size = [], 0
         try:
-            out = self._decoder.decompress(data)
+            while size < max_length and not self.needs_input and not self.eof:
+                out.append(self._decoder.decompress(self._data[self._at : self._at + 256]))
+                self._at += 256
+                size += len(out[-1])
         except zstandard.ZstdError as error:
             raise zlib.error(str(error)) from error
-        self.eof, self.unused_data = self._decoder.eof, self._decoder.unused_data
-        return out
+        return b"".join(out)
 
 
 def inflate(source: Source, meter: Meter) -> Inflated:
@@ -142,20 +160,20 @@ def inflate(source: Source, meter: Meter) -> Inflated:
 
     head = source.peek(6)
     if head.startswith(b"\x1f\x8b"):
-        pieces = members(source, head[:2], lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), 1 << 16)
+        pieces = members(source, head[:2], lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP))
     elif head.startswith(b"BZh"):
-        pieces = members(source, head[:3], bz2.BZ2Decompressor, 1 << 16)
+        pieces = members(source, head[:3], bz2.BZ2Decompressor)
     elif head == b"\xfd7zXZ\0":
-        pieces = members(source, head, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 28), 1 << 16)
+        pieces = members(source, head, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 28))
     elif head.startswith(b"\x28\xb5\x2f\xfd"):
-        pieces = members(source, head[:4], _Zstd, 1 << 11)
+        pieces = members(source, head[:4], _Zstd)
     else:
         pieces = iter(lambda: source.read(CHUNK), b"")
     return Inflated(pieces, meter)
 
 
-def members(source: Readable, magic: bytes, new: Callable, step: int) -> Iterator[bytes]:
-    """Decompress member after member, ``step`` bytes at a time into pieces of at most 256 KiB (zstandard: 64 MiB).
+def members(source: Readable, magic: bytes, new: Callable) -> Iterator[bytes]:
+    """Decompress member after member into pieces of at most 256 KiB (zstandard: 8 MiB).
 
     What follows the last member and doesn't begin with ``magic`` is ignored, as gzip(1) does; with an empty ``magic``
     there is one member. Raises :class:`ContainerError`: ``truncated``, ``broken_container``.
@@ -163,7 +181,7 @@ def members(source: Readable, magic: bytes, new: Callable, step: int) -> Iterato
     from isal import igzip_lib
 
     bad = (cast(type[Exception], igzip_lib.error), zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
-    decoder, data = new(), source.read(step)
+    decoder, data = new(), source.read(_STEP)
     while True:
         try:
             out = decoder.decompress(data, CHUNK)
@@ -173,13 +191,13 @@ def members(source: Readable, magic: bytes, new: Callable, step: int) -> Iterato
             yield out
         if decoder.eof:
             data = decoder.unused_data
-            while len(data) < len(magic) and (more := source.read(step)):
+            while len(data) < len(magic) and (more := source.read(_STEP)):
                 data += more
             if not magic or not data.startswith(magic):
                 return
             decoder = new()
         elif decoder.needs_input:
-            data = source.read(step)
+            data = source.read(_STEP)
             if not data:
                 raise ContainerError("truncated")
         else:

@@ -80,7 +80,7 @@ def run_pass(
     do = _Do(name, work, specifications, _MODULES, tuple(libraries))
     with Progress(name, ordered, committed, engine.quiet), engine.watch():
         try:
-            with beam.Pipeline(options=engine.options()) as pipeline:
+            with engine.pipeline() as pipeline:
                 _ = (
                     pipeline
                     | "Units" >> beam.Create(range(len(ordered)), reshuffle=False)
@@ -133,7 +133,6 @@ class _Do(beam.DoFn):
                 f"{FAULT}this worker's code or libraries differ from the driver's ({here} here, {self._environment} "
                 "there): install the same version of headrace and of its locked dependencies on both"
             )
-        Engine.stop_with_parent()
         self._units = self._work.store.read_json(self._specifications)
         self._work.setup()
 

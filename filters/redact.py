@@ -1,0 +1,421 @@
+"""E-mail addresses, IP addresses and keys in text, replaced by ``<EMAIL>``, ``<IP_ADDRESS>`` and ``<KEY>``.
+
+The kinds and placeholders are BigCode's (StarCoder, arXiv 2305.06161, section 4.1). A kernel looks at the bytes first
+and lets only texts with a candidate pass on to RE2, so clean text costs little and hostile text linear time. In a text
+the kinds go in the order key, e-mail, address; the rules are such that redacting twice changes nothing:
+
+* **key**: private key blocks (PEM, PGP), tokens with a known prefix (AWS, GitHub, GitLab, Slack, Google, Stripe, npm,
+  JWT), an AWS secret after its name, and in quotes after a name like ``api_key`` a value of at least 20 characters with
+  10 distinct ones and 4 changes between letter and digit. AWS's own sample keys (``...EXAMPLE``) stay.
+* **e-mail**: a whole run of local characters, ``@``, a domain whose top level is a country's or one of ``_GENERIC``.
+  Example domains (RFC 2606, 6761), ``git@``, ``hg@`` and ``svn@`` addresses of repositories, and what is followed by
+  ``(``, ``[`` or ``_`` (a matrix product, not an address) stay.
+* **address**: IPv4 in dotted form and IPv6 in the global range, whole. Private, reserved and documentation ranges (IANA
+  special-purpose registries) stay, and so does what looks like a version or an OID: all four numbers below 10, ending
+  in ``.0.0``, starting with 1.2, 1.3 or 2.5, after ``name/`` or a word like ``version``, touching a letter, a dash or
+  an underscore.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import re2
+from numba import njit
+from numpy.typing import NDArray
+
+from filters.words import buffers, in_range, load64, trailing_zeros
+
+KINDS = ("EMAIL", "IP_ADDRESS", "KEY")
+_EMAIL, _IPV4_LIKE, _IPV6_LIKE, _TOKEN_LIKE, _ASSIGNED_LIKE, _ALL = 1, 2, 4, 8, 16, 31
+_REACH = 64 + 8
+_ZERO, _ONE, _S8, _S16, _BYTE = (np.uint64(x) for x in (0, 1, 8, 16, 255))
+
+
+class Redacted(NamedTuple):
+    """Of n texts: ``text``, where the placeholders stand, and ``counts`` u32[n, 3], what was replaced, as in KINDS."""
+
+    text: pa.LargeStringArray
+    counts: NDArray[np.uint32]
+
+
+def redact(text: pa.LargeStringArray) -> Redacted:
+    """Redact n texts; without a finding the array itself comes back. Raises TypeError unless it is ``large_string``."""
+    data, offsets = buffers(text)
+    counts = np.zeros((len(text), 3), np.uint32)
+    flags = np.zeros(len(text), np.uint8)
+    _gate(data, offsets, flags)
+    pieces: list[memoryview | bytes] = []
+    lengths = np.diff(offsets)
+    view = data.data
+    copied = int(offsets[0])
+    for i in np.flatnonzero(flags).tolist():
+        start, stop = int(offsets[i]), int(offsets[i + 1])
+        found, counts[i] = _redact(view[start:stop].tobytes(), int(flags[i]))
+        if counts[i].any():
+            pieces += [view[copied:start], found]
+            lengths[i] = len(found)
+            copied = stop
+    if not pieces:
+        return Redacted(text, counts)
+    pieces.append(view[copied : int(offsets[-1])])
+    bounds = np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths)))
+    arrays = [pa.py_buffer(bounds), pa.py_buffer(b"".join(pieces))]
+    return Redacted(pa.LargeStringArray.from_buffers(len(text), *arrays), counts)
+
+
+def _redact(raw: bytes, flags: int) -> tuple[bytes, list[int]]:
+    counts = [0, 0, 0]
+    for flag, kind, spans in _PASSES:
+        if flags & flag:
+            raw, found = _replace(raw, spans, f"<{KINDS[kind]}>".encode())
+            counts[kind] += found
+    return raw, counts
+
+
+def _replace(raw: bytes, spans: Callable[[bytes], Iterator[tuple[int, int]]], placeholder: bytes) -> tuple[bytes, int]:
+    pieces = []
+    done = 0
+    for start, stop in spans(raw):
+        pieces += [raw[done:start], placeholder]
+        done = stop
+    return (b"".join([*pieces, raw[done:]]), len(pieces) // 2) if pieces else (raw, 0)
+
+
+_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
+_NAME = _WORD | frozenset(b".-")
+_DASH, _DOT, _SLASH, _COLON = b"-./:"
+
+# No single dash is followed by another in the body, so that a block without an end can't swallow the next one.
+_BLOCK = re2.compile(
+    rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+    rb"((?:-?[A-Za-z0-9+/=,:.()\\\"'@\s])*)"
+    rb"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+)
+# Each alternative is settled within 64 bytes: one that waits without end beside others would cost quadratic time.
+_TOKEN = re2.compile(
+    rb"A[KS]IA[A-Z2-7]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}|glpat-[A-Za-z0-9_-]{20,}"
+    rb"|xox[abeoprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{35}|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|npm_[A-Za-z0-9]{36}"
+)
+_JWT = re2.compile(rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")
+_ASSIGNED = re2.compile(
+    rb"(?i)(?:secret|token|passwd|password|credential|api_?key|access_?key|auth_?key|private_?key)[a-z0-9_-]{0,20}"
+    rb"[\"']?\]?\s{0,4}(?:=>|:=|=|:)\s{0,4}[\"']([a-z0-9+/_=.-]{20,})[\"']"
+)
+_AWS_SECRET = re2.compile(rb"(?i)aws_secret_access_key[\"']?\s{0,4}[=:]\s{0,4}[\"']?([a-z0-9/+]{40,})")
+
+
+def _blocks(raw: bytes) -> Iterator[tuple[int, int]]:
+    for match in _BLOCK.finditer(raw):
+        if sum(byte in _WORD for byte in match.group(1)) >= 64:
+            yield match.span()
+
+
+def _tokens(raw: bytes) -> Iterator[tuple[int, int]]:
+    spans = [*_whole(_TOKEN, raw, _WORD), *_whole(_JWT, raw, _NAME)]
+    return _disjoint(span for span in spans if not raw[span[0] : span[1]].endswith(b"EXAMPLE"))
+
+
+def _whole(pattern: Any, raw: bytes, neighbours: frozenset[int]) -> Iterator[tuple[int, int]]:
+    for match in pattern.finditer(raw):
+        start, stop = match.span()
+        if not (_at(raw, start - 1) in neighbours or _at(raw, stop) in _WORD):
+            yield start, stop
+
+
+def _aws_secrets(raw: bytes) -> Iterator[tuple[int, int]]:
+    for match in _AWS_SECRET.finditer(raw):
+        if len(match.group(1)) == 40 and not match.group(1).endswith(b"EXAMPLEKEY"):
+            yield match.span(1)
+
+
+def _assigned(raw: bytes) -> Iterator[tuple[int, int]]:
+    return (match.span(1) for match in _ASSIGNED.finditer(raw) if _looks_random(match.group(1)))
+
+
+def _disjoint(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    done = 0
+    for start, stop in sorted(spans):
+        if start >= done:
+            yield start, stop
+            done = stop
+
+
+def _looks_random(value: bytes) -> bool:
+    kinds = [48 <= byte <= 57 for byte in value if byte in _WORD and byte != 95]
+    changes = sum(a != b for a, b in pairwise(kinds))
+    return len(set(value)) >= 10 and changes >= 4 and not value.endswith(b"EXAMPLEKEY")
+
+
+def _at(raw: bytes, position: int) -> int:
+    """The byte at a position, or -1 outside."""
+    return raw[position] if 0 <= position < len(raw) else -1
+
+
+_ADDRESS_SPEC = re2.compile(rb"([A-Za-z0-9._%+-]+)@([A-Za-z0-9.-]+)")
+_GENERIC = frozenset(
+    (
+        b"com org net edu gov mil int info biz name pro aero asia cat coop jobs mobi museum post tel travel arpa"
+        b" academy agency app art blog build business camp cloud club codes community company computer consulting"
+        b" design dev digital email engineering expert foundation fun global group guru health host icu institute"
+        b" law life link live ltd media network news ninja one online page party press rocks shop site social"
+        b" software solutions space store studio support systems team tech technology today tools top university"
+        b" ventures website wiki work works world xyz zone"
+    ).split()
+)  # a choice of ICANN's generic top-level domains, the frequent ones
+_COUNTRIES = (
+    b"acadaeafagaialamaoaqarasatauawaxazbabbbdbebfbgbhbibjbmbnbobrbsbtbwbybzcacccdcfcgchcickclcmcncocrcucvcwcxcyczdedjdkdm"
+    b"dodzeceeegereseteufifjfkfmfofrgagbgdgegfggghgiglgmgngpgqgrgsgtgugwgyhkhmhnhrhthuidieiliminioiqirisitjejmjojpkekgkhki"
+    b"kmknkpkrkwkykzlalblclilklrlsltlulvlymamcmdmemgmhmkmlmmmnmompmqmrmsmtmumvmwmxmymznancnenfngninlnonpnrnunzompapepfpgph"
+    b"pkplpmpnprptpwpyqarerorsrurwsasbscsdsesgshsiskslsmsnsosrssstsusvsxsysztctdtftgthtjtktltmtntotrtttvtwtzuaugukusuyuzva"
+    b"vcvevgvivnvuwfwsyeytzazmzw"
+)  # ISO 3166-1 alpha-2 as delegated by IANA, with ac, eu, su and uk
+_TOP_LEVELS = _GENERIC | {_COUNTRIES[i : i + 2] for i in range(0, len(_COUNTRIES), 2)}
+_EXAMPLES = frozenset({b"example", b"test", b"invalid", b"localhost", b"local"})
+_REPOSITORIES = frozenset({b"git", b"hg", b"svn"})
+
+
+def _emails(raw: bytes) -> Iterator[tuple[int, int]]:
+    for match in _ADDRESS_SPEC.finditer(raw):
+        local = match.group(1).lstrip(b".+-")
+        domain = match.group(2).rstrip(b".-")
+        labels = domain.lower().split(b".")
+        stop = match.start(2) + len(domain)
+        if (
+            1 <= len(local) <= 64
+            and local.lower() not in _REPOSITORIES
+            and len(labels) >= 2
+            and labels[-1] in _TOP_LEVELS
+            and not _EXAMPLES.intersection(labels[-2:])
+            and all(label and not label.startswith(b"-") and not label.endswith(b"-") for label in labels)
+            and _at(raw, stop) not in b"([_"
+        ):
+            yield match.end(1) - len(local), stop
+
+
+_IPV4 = re2.compile(rb"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
+_IPV6 = re2.compile(rb"[23][0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,7}")
+# IANA special-purpose address registries; multicast and class E as one
+_SPECIAL_IPV4 = (
+    "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
+    "192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 "
+    "203.0.113.0/24 224.0.0.0/3"
+)
+_SPECIAL_IPV6 = "2001::/23 2001:db8::/32 2002::/16 3fff::/20"
+_SPECIAL = [ipaddress.ip_network(network) for network in f"{_SPECIAL_IPV4} {_SPECIAL_IPV6}".split()]
+_VERSION = (b"version", b"ver", b"release", b"revision", b"build")
+
+
+def _ipv4(raw: bytes) -> Iterator[tuple[int, int]]:
+    return (match.span() for match in _IPV4.finditer(raw) if _is_host(raw, *match.span()))
+
+
+def _ipv6(raw: bytes) -> Iterator[tuple[int, int]]:
+    for match in _IPV6.finditer(raw):
+        start, stop = match.span()
+        if raw[stop - 1 : stop] == b":" != raw[stop - 2 : stop - 1]:
+            stop -= 1
+        more = _at(raw, stop) == _COLON and _at(raw, stop + 1) in _WORD | {_COLON}
+        alone = _stands_alone(raw, start, stop) and _at(raw, start - 1) != _COLON and not more
+        if alone and _is_global_ipv6(raw[start:stop].decode()):
+            yield start, stop
+
+
+def _stands_alone(raw: bytes, start: int, stop: int) -> bool:
+    """Whether no letter, digit, underscore or dash touches it, nor a dot unless it ends a sentence."""
+    after = _at(raw, stop)
+    if after == _DOT:
+        after = _at(raw, stop + 1)
+    return _at(raw, start - 1) not in _NAME and after not in _WORD and after != _DASH
+
+
+def _is_host(raw: bytes, start: int, stop: int) -> bool:
+    parts = raw[start:stop].split(b".")
+    numbers = [int(part) for part in parts]
+    if max(numbers) > 255 or any(len(part) > 1 and part.startswith(b"0") for part in parts):
+        return False
+    if max(numbers) < 10 or numbers[2:] == [0, 0] or numbers[:2] in ([1, 2], [1, 3], [2, 5]):
+        return False
+    if not _stands_alone(raw, start, stop) or (_at(raw, start - 1) == _SLASH and _at(raw, start - 2) in _WORD):
+        return False
+    if raw[max(0, start - 24) : start].lower().rstrip(b" \t\"'=:(,").endswith(_VERSION):
+        return False
+    address = ipaddress.ip_address(bytes(numbers))
+    return not any(address in network for network in _SPECIAL)
+
+
+def _is_global_ipv6(text: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return not any(address in network for network in _SPECIAL)
+
+
+_SPELLED = (
+    b"AKIA ASIA AIza ghp_ gho_ ghu_ ghs_ ghr_ hub_pat_ glpat- xoxa- xoxb- xoxe- xoxo- xoxp- xoxr- xoxs- "
+    b"sk_live_ sk_test_ rk_live_ rk_test_ npm_ eyJ --BEGIN t_access T_ACCESS"
+).split()
+_MARKS = tuple((np.uint64(int.from_bytes(mark, "little")), np.uint64(2 ** (8 * len(mark)) - 1)) for mark in _SPELLED)
+
+
+_PASSES: tuple[tuple[int, int, Callable[[bytes], Iterator[tuple[int, int]]]], ...] = (
+    (_TOKEN_LIKE, 2, _blocks),
+    (_TOKEN_LIKE, 2, _tokens),
+    (_TOKEN_LIKE, 2, _aws_secrets),
+    (_ASSIGNED_LIKE, 2, _assigned),
+    (_EMAIL, 0, _emails),
+    (_IPV6_LIKE, 1, _ipv6),
+    (_IPV4_LIKE, 1, _ipv4),
+)
+
+
+@njit(cache=True, nogil=True)
+def _gate(data, offsets, flags):  # type: ignore[no-untyped-def]
+    """Set the bits of the kinds of which a text may have one; never too few, seldom too many.
+
+    Marks stand at the first byte of what they announce. The last bytes of the last text are out of the vectors' reach:
+    that text goes to RE2 in any case.
+    """
+    for text in range(flags.size):
+        end = offsets[text + 1]
+        base = offsets[text]
+        flag = 0
+        while base < end and flag != _ALL:
+            if base + _REACH > data.size:
+                flag = _ALL
+                break
+            inside = ~_ZERO if end - base >= 64 else (_ONE << np.uint64(end - base)) - _ONE
+            ats = in_range(data, base + 1, 0x40, 1) & _alphanumeric(data, base + 2) & _local(data, base) & inside
+            while ats != _ZERO and not flag & _EMAIL:
+                flag |= _may_be_email(data, base + trailing_zeros(ats) + 2, end)
+                ats &= ats - _ONE
+            dots = _digit(data, base) & in_range(data, base + 1, 0x2E, 1) & _digit(data, base + 2) & inside
+            while dots != _ZERO and not flag & _IPV4_LIKE:
+                flag |= _may_be_ipv4(data, base + trailing_zeros(dots) + 2, end)
+                dots &= dots - _ONE
+            colons = in_range(data, base, 0x32, 2) & in_range(data, base + 4, 0x3A, 1) & inside
+            while colons != _ZERO and not flag & _IPV6_LIKE:
+                flag |= _may_be_ipv6(data, base + trailing_zeros(colons) + 1, end)
+                colons &= colons - _ONE
+            marks = _may_be_marks(data, base) & inside
+            while marks != _ZERO and not flag & _TOKEN_LIKE:
+                flag |= _may_be_token(data, base + trailing_zeros(marks))
+                marks &= marks - _ONE
+            quotes = (in_range(data, base + 1, 0x22, 1) | in_range(data, base + 1, 0x27, 1)) & inside
+            quotes &= (
+                in_range(data, base, 0x3A, 1)
+                | in_range(data, base, 0x3D, 2)
+                | in_range(data, base, 0x20, 1)
+                | (in_range(data, base, 0x09, 5))
+            )
+            while quotes != _ZERO and not flag & _ASSIGNED_LIKE:
+                flag |= _may_be_secret(data, base + trailing_zeros(quotes) + 2, end)
+                quotes &= quotes - _ONE
+            base += 64
+        flags[text] = flag
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _digit(data, base):  # type: ignore[no-untyped-def]
+    return in_range(data, base, 0x30, 10)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _alphanumeric(data, base):  # type: ignore[no-untyped-def]
+    return in_range(data, base, 0x30, 10) | in_range(data, base, 0x41, 26) | in_range(data, base, 0x61, 26)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _local(data, base):  # type: ignore[no-untyped-def]
+    """Characters of an address's local part, and the comma, which saves a comparison."""
+    return (
+        _alphanumeric(data, base)
+        | in_range(data, base, 0x2B, 4)
+        | in_range(data, base, 0x5F, 1)
+        | (in_range(data, base, 0x25, 1))
+    )
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _may_be_marks(data, base):  # type: ignore[no-untyped-def]
+    """Where the first three bytes of a mark stand."""
+    found = _ZERO
+    for mark, _ in _MARKS:
+        first, second, third = mark & _BYTE, (mark >> _S8) & _BYTE, (mark >> _S16) & _BYTE
+        found |= (
+            in_range(data, base, np.int64(first), 1)
+            & in_range(data, base + 1, np.int64(second), 1)
+            & in_range(data, base + 2, np.int64(third), 1)
+        )
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _may_be_token(data, at):  # type: ignore[no-untyped-def]
+    """Whether a mark stands here whole: a known token, a key block or the name of an AWS secret."""
+    word = load64(data, at)
+    for mark, used in _MARKS:
+        if word & used == mark:
+            return _TOKEN_LIKE
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _may_be_email(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether a dot and two letters follow in the run of a domain."""
+    while at < end and (data[at] == 45 or 48 <= data[at] <= 57 or _is_letter(data[at])):
+        at += 1
+    return _EMAIL if at + 2 < end and data[at] == 46 else 0
+
+
+@njit(cache=True, nogil=True)
+def _may_be_ipv4(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether two more groups follow, after the first digit of the second."""
+    dots = 1
+    while at < end and (data[at] == 46 or 48 <= data[at] <= 57):
+        dots += data[at] == 46
+        if dots == 3:
+            return _IPV4_LIKE
+        at += 1
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def _may_be_ipv6(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether ``hhh:``, at most four digits and another colon follow."""
+    colons = digits = 0
+    while at < end and colons < 2 and digits <= 4:
+        if data[at] == 58:
+            colons += 1
+            digits = 0
+        elif 48 <= data[at] <= 57 or 97 <= data[at] | 32 <= 102:
+            digits += 1
+        else:
+            break
+        at += 1
+    return _IPV6_LIKE if colons == 2 else 0
+
+
+@njit(cache=True, nogil=True)
+def _may_be_secret(data, at, end):  # type: ignore[no-untyped-def]
+    """Whether a quoted run of at least 20 characters follows with a few changes between letters and digits."""
+    start, changes, previous = at, 0, 0
+    while at < end:
+        byte = data[at]
+        kind = 1 if 48 <= byte <= 57 else 2 if _is_letter(byte) else 0
+        if kind == 0 and not (byte == 43 or 45 <= byte <= 47 or byte == 61 or byte == 95):
+            break
+        if kind:
+            changes += previous != 0 and kind != previous
+            previous = kind
+        at += 1
+    return _ASSIGNED_LIKE if at - start >= 20 and changes >= 4 else 0
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _is_letter(byte):  # type: ignore[no-untyped-def]
+    return 97 <= byte | 32 <= 122
