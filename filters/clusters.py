@@ -56,18 +56,11 @@ def shared(keys: NDArray[np.uint64], ranks: NDArray[np.uint64]) -> Shared:
     bits = max(6, int(2 * len(keys)).bit_length())
     positions = _perhaps_shared(keys, np.uint64(64 - bits), np.zeros(1 << bits, np.uint8))
     keys, ranks = keys[positions], ranks[positions]
-    order = np.lexsort((ranks, keys))
+    order = np.argsort(keys)
     keys, ranks = keys[order], ranks[order]
-    if len(keys):
-        first = np.ones(len(keys), bool)
-        first[1:] = (keys[1:] != keys[:-1]) | (ranks[1:] != ranks[:-1])
-        keys, ranks = keys[first], ranks[first]
-        like_next = np.zeros(len(keys) + 1, bool)
-        like_next[1:-1] = keys[1:] == keys[:-1]
-        several = like_next[1:] | like_next[:-1]
-        keys, ranks = keys[several], ranks[several]
-    distinct, rows = np.unique(ranks, return_inverse=True)
-    return Shared(keys, rows.astype(np.int64), distinct)
+    count = _keep_shared(keys, ranks)
+    distinct, rows = np.unique(ranks[:count], return_inverse=True)
+    return Shared(keys[:count], rows.astype(np.int64), distinct)
 
 
 def link(found: Shared, sidecars: NDArray[np.uint8], parameters: MinHashParameters, cap: int = 256) -> Edges:
@@ -98,12 +91,11 @@ def keep_greedily(edges: Edges) -> Dropped:
     It is credited to the kept one with the most equal bytes, the lowest rank among equals. Edges may come in any
     order and repeatedly (from several partitions). Only documents with edges take memory, some 50 bytes an edge.
     """
-    order = np.lexsort((edges.better, edges.worse))
     ranks, nodes = np.unique(np.concatenate((edges.better, edges.worse)), return_inverse=True)
-    better, worse = nodes[: len(order)][order], nodes[len(order) :][order]
-    credited = _keep_greedily(better, worse, edges.matches[order], np.full(len(ranks), -1, np.int64))
+    better, worse = nodes[: len(edges.better)], nodes[len(edges.better) :]
+    credited = _keep_greedily(better, worse, edges.matches, np.full(len(ranks), -1, np.int64))
     dropped = np.flatnonzero(credited >= 0)
-    chosen = order[credited[dropped]]
+    chosen = credited[dropped]
     return Dropped(ranks[dropped], edges.better[chosen], edges.matches[chosen])
 
 
@@ -124,6 +116,25 @@ def _perhaps_shared(keys, shift, seen):  # type: ignore[no-untyped-def]
             positions[count] = i
             count += 1
     return positions
+
+
+@njit(cache=True, nogil=True)
+def _keep_shared(keys, ranks):  # type: ignore[no-untyped-def]
+    """Sort the ranks of each run of equal keys, drop repeated ones and then runs of one; returns how many are left."""
+    kept = start = 0
+    while start < keys.size:
+        stop = start + 1
+        while stop < keys.size and keys[stop] == keys[start]:
+            stop += 1
+        if stop - start > 1:
+            ranks[start:stop].sort()
+            if ranks[start] != ranks[stop - 1]:
+                for i in range(start, stop):
+                    if i == start or ranks[i] != ranks[i - 1]:
+                        keys[kept], ranks[kept] = keys[i], ranks[i]
+                        kept += 1
+        start = stop
+    return kept
 
 
 @njit(cache=True, nogil=True)
@@ -151,8 +162,26 @@ def _link(keys, rows, sidecars, width, least, cap, better, worse, matches):  # t
 
 @njit(cache=True, nogil=True)
 def _keep_greedily(better, worse, matches, credited):  # type: ignore[no-untyped-def]
-    """For each document the edge by which it goes, or -1; edges ascend by (worse, better)."""
-    for i in range(worse.size):
-        if credited[better[i]] < 0 and (credited[worse[i]] < 0 or matches[i] > matches[credited[worse[i]]]):
-            credited[worse[i]] = i
+    """For each document the edge by which it goes, or -1; documents are numbered by rank."""
+    ends = np.zeros(credited.size + 1, np.int64)
+    for edge in range(worse.size):
+        ends[worse[edge] + 1] += 1
+    for node in range(credited.size):
+        ends[node + 1] += ends[node]
+    edges = np.empty(worse.size, np.int64)
+    for edge in range(worse.size):
+        edges[ends[worse[edge]]] = edge
+        ends[worse[edge]] += 1
+    first = 0
+    for node in range(credited.size):
+        best = -1
+        for edge in edges[first : ends[node]]:
+            if credited[better[edge]] < 0 and (
+                best < 0
+                or matches[edge] > matches[best]
+                or (matches[edge] == matches[best] and better[edge] < better[best])
+            ):
+                best = edge
+        credited[node] = best
+        first = ends[node]
     return credited

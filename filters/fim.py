@@ -58,9 +58,9 @@ def _next_place(text: str, at: int) -> int:
 
 
 def _joined(before: str, after: str) -> bool:
-    if after < "\u0300":
-        return after == "\n" and before == "\r"
-    return before == "\u200d" or any(low <= after <= high for low, high in _EXTENDING)
+    if before == "\u200d" or (before == "\r" and after == "\n"):
+        return True
+    return any(low <= after <= high for low, high in _EXTENDING)
 
 
 _EXTENDING = (

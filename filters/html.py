@@ -65,7 +65,7 @@ def extract(raw: bytes, charset: str = "") -> Extracted:
         code = _set_code_aside(document, markup)
         flatten_tables(document)
         body = document.to_text()
-    except (turbohtml.HTMLParseError, ValueError, RecursionError, MemoryError):
+    except (turbohtml.HTMLParseError, ValueError):
         return Extracted(None, "", "html")
     text = _put_code_back(body, code)
     return Extracted(text, title) if text.strip() else Extracted(None, title, "empty")
@@ -99,11 +99,11 @@ def _markup(raw: bytes, charset: str) -> tuple[str | None, str | None]:
     if not declared and (found := _META_CHARSET.search(raw[:1024])):
         declared = found[1].decode("ascii")
     decoded = decode(raw, declared)
-    if decoded.encoding in ("", "utf-8") or not decoded.encoding.startswith("utf-"):
-        settled = decoded.reason == "binary" or (decoded.encoding == "utf-8" and decoded.text is not None)
-        lenient = "" if settled else raw.decode("utf-8-sig", errors="replace")
-        if 2 * lenient.count("\ufffd") < len(lenient) - len(lenient.encode("ascii", "ignore")):
-            return lenient, None
+    if decoded.reason == "binary" or (decoded.text is not None and decoded.encoding.startswith("utf-")):
+        return decoded.text, decoded.reason
+    lenient = raw.decode("utf-8-sig", errors="replace")
+    if 2 * lenient.count("\ufffd") < len(lenient) - len(lenient.encode("ascii", "ignore")):
+        return lenient, None
     return decoded.text, decoded.reason
 
 

@@ -10,7 +10,7 @@ are not news text:
 - a word is a maximal run without white space; in scripts that put no space between words (Han, kana, Thai, ...) each
   letter is one. Mean word length and stop words are judged only where more than half of the letters are ASCII;
 - what holds ``://`` is an address and not a word: badges and link lists would make words long;
-- a repeated line is one equal to an earlier line of the text, without surrounding white space (as datatrove counts);
+- a repeated line is one equal to an earlier line of the text, white space around it aside; the first is not counted;
 - fewer words need a letter (60 % instead of 80 %): tables, option lists and version lists hold many that do not;
 - more lines may repeat (60 % and 50 % of the characters instead of 30 % and 20 %): reference documentation repeats the
   lines of its layout, and Gopher's values drop 28 of the 64 API pages of Node.js.
@@ -56,6 +56,23 @@ _COUNTS = (
     "repeated_lines",
     "repeated_line_chars",
 )
+
+(
+    _WORDS,
+    _WORD_CHARS,
+    _ALPHA_WORDS,
+    _ALPHA_CHARS,
+    _ASCII_ALPHA_CHARS,
+    _HASHES,
+    _ELLIPSES,
+    _STOP_WORDS_SEEN,
+    _LINES,
+    _LINE_CHARS,
+    _BULLET_LINES,
+    _ELLIPSIS_LINES,
+    _REPEATED_LINES,
+    _REPEATED_LINE_CHARS,
+) = range(len(_COUNTS))
 
 _STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _PACKED_STOP_WORDS = np.array([int.from_bytes(word.encode(), "big") for word in _STOP_WORDS], dtype=np.int64)
@@ -136,7 +153,7 @@ def judge_prose(measures: pa.RecordBatch, rules: ProseRules) -> NDArray[np.uint8
 
 
 @njit(cache=True, nogil=True)
-def _decode(data: NDArray[np.uint8], at: int) -> tuple[int, int]:
+def _decode(data: NDArray[np.uint8], at: int) -> tuple[np.int64, int]:
     """The code point whose UTF-8 starts at ``at``, and where the next one starts."""
     byte = np.int64(data[at])
     if byte < 0x80:
@@ -151,13 +168,13 @@ def _decode(data: NDArray[np.uint8], at: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _fence(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int, bool]:
+def _fence(data: NDArray[np.uint8], at: int, end: int) -> tuple[np.int64, int, bool]:
     """The mark (` or ~) and run of the fence that the line at ``at`` is, and whether it may close; else zeros."""
     start = at
     while at < end and at - start < 4 and data[at] == 32:
         at += 1
     if at == end or at - start > 3 or (data[at] != 96 and data[at] != 126):
-        return 0, 0, False
+        return np.int64(0), 0, False
     mark, run = np.int64(data[at]), 0
     while at < end and data[at] == mark:
         at += 1
@@ -165,9 +182,16 @@ def _fence(data: NDArray[np.uint8], at: int, end: int) -> tuple[int, int, bool]:
     bare = True
     for i in range(at, end):
         if data[i] == 96 and mark == 96:
-            return 0, 0, False
+            return np.int64(0), 0, False
         bare = bare and (data[i] == 32 or data[i] == 9)
-    return (mark, run, bare) if run >= 3 else (0, 0, False)
+    return (mark, run, bare) if run >= 3 else (np.int64(0), 0, False)
+
+
+@njit(cache=True, nogil=True)
+def _add_word(out: NDArray[np.uint32], chars: int, has_letter: bool) -> None:
+    out[_WORDS] += 1
+    out[_WORD_CHARS] += chars
+    out[_ALPHA_WORDS] += has_letter
 
 
 @njit(cache=True, nogil=True)
@@ -177,7 +201,8 @@ def _measure_line(
     """Add the line's counts to ``out``; return the first byte, the last byte + 1 and the characters of its text."""
     first = last = end
     chars = text_chars = dots = word_chars = 0
-    letters = packed = stop_bits = 0
+    letters = stop_bits = 0
+    packed = np.int64(0)
     has_letter = in_word = is_address = ends_with_ellipsis = False
     heading, is_bullet, previous_bullet = True, False, False
     while at < end:
@@ -190,9 +215,7 @@ def _measure_line(
             is_bullet = is_bullet or previous_bullet
             previous_bullet = False
             if in_word and not is_address:
-                out[0] += 1
-                out[1] += word_chars
-                out[2] += has_letter
+                _add_word(out, word_chars, has_letter)
             in_word, has_letter, is_address, word_chars = False, False, False, 0
         else:
             if first == end:
@@ -201,37 +224,33 @@ def _measure_line(
                 for bullet in _BULLET_POINTS:
                     if point == bullet:
                         previous_bullet = True
-                        is_bullet = point > 127
+                        is_bullet = bool(point > 127)
             else:
                 previous_bullet = False
             last, text_chars = at, chars
             if kind & UNSPACED:
                 if in_word and not is_address:
-                    out[0] += 1
-                    out[1] += word_chars
-                    out[2] += has_letter
-                out[0] += 1
-                out[1] += 1
-                out[2] += 1
+                    _add_word(out, word_chars, has_letter)
+                _add_word(out, 1, True)
                 in_word, has_letter, is_address, word_chars = False, False, False, 0
             else:
                 in_word = True
                 if point == 58 and at + 1 < end and data[at] == 47 and data[at + 1] == 47:
                     is_address = True
                 word_chars += 1
-                has_letter = has_letter or kind & ALPHABETIC != 0
+                has_letter = has_letter or bool(kind & ALPHABETIC)
             if point == 35:
                 if not heading:
-                    out[5] += 1
+                    out[_HASHES] += 1
             else:
                 heading = False
             dots = dots + 1 if point == 46 else 0
             ends_with_ellipsis = point == 0x2026 or dots >= 3
-            out[6] += point == 0x2026 or dots == 3
-        out[3] += kind & ALPHABETIC
+            out[_ELLIPSES] += point == 0x2026 or dots == 3
+        out[_ALPHA_CHARS] += kind & ALPHABETIC
         lower = point | 32
         if point < 128 and 97 <= lower <= 122:
-            out[4] += 1
+            out[_ASCII_ALPHA_CHARS] += 1
             letters += 1
             packed = (packed << 8 | lower) & 0xFFFFFFFF
         elif letters:
@@ -239,20 +258,18 @@ def _measure_line(
                 for i in range(len(_PACKED_STOP_WORDS)):
                     if packed == _PACKED_STOP_WORDS[i]:
                         stop_bits |= 1 << i
-            letters = packed = 0
+            letters, packed = 0, np.int64(0)
     if letters and letters <= 4:
         for i in range(len(_PACKED_STOP_WORDS)):
             if packed == _PACKED_STOP_WORDS[i]:
                 stop_bits |= 1 << i
     if in_word and not is_address:
-        out[0] += 1
-        out[1] += word_chars
-        out[2] += has_letter
+        _add_word(out, word_chars, has_letter)
     if first < last:
-        out[8] += 1
-        out[9] += text_chars
-        out[10] += is_bullet
-        out[11] += ends_with_ellipsis
+        out[_LINES] += 1
+        out[_LINE_CHARS] += text_chars
+        out[_BULLET_LINES] += is_bullet
+        out[_ELLIPSIS_LINES] += ends_with_ellipsis
     return first, last, text_chars, stop_bits
 
 
@@ -278,10 +295,11 @@ def _count(
             seen_bytes = np.zeros(size, dtype=np.int64)
         mask = np.int64(len(seen_row) - 1)
         out = counts[row]
-        stop_bits = fence_mark = fence_run = 0
+        stop_bits = fence_run = 0
+        fence_mark = np.int64(0)
         while at < end:
             stop = at
-            digest = 0
+            digest = np.int64(0)
             while stop < end and data[stop] != 10 and data[stop] != 13:
                 stop += 1
             mark, run, bare = _fence(data, at, stop)
@@ -295,7 +313,7 @@ def _count(
                 stop_bits |= bits
                 if first < last:
                     for i in range(first, last):
-                        digest = ((digest ^ data[i]) * 0x9E3779B1) & 0xFFFFFFFF
+                        digest = ((digest ^ np.int64(data[i])) * 0x9E3779B1) & 0xFFFFFFFF
                     slot = (digest ^ digest >> 15) & mask
                     while seen_row[slot] == row:
                         same = seen_bytes[slot] == last - first
@@ -304,8 +322,8 @@ def _count(
                             same = data[seen_start[slot] + compared] == data[first + compared]
                             compared += 1
                         if same:
-                            out[12] += 1
-                            out[13] += chars
+                            out[_REPEATED_LINES] += 1
+                            out[_REPEATED_LINE_CHARS] += chars
                             break
                         slot = (slot + 1) & mask
                     else:
@@ -314,5 +332,5 @@ def _count(
                         seen_bytes[slot] = last - first
             at = stop + 1
         while stop_bits:
-            out[7] += stop_bits & 1
+            out[_STOP_WORDS_SEEN] += stop_bits & 1
             stop_bits >>= 1

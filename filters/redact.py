@@ -18,6 +18,7 @@ the kinds go in the order key, e-mail, address; the rules are such that redactin
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ _ASSIGNED = re2.compile(
     rb"(?i)(?:secret|token|passwd|password|credential|api_?key|access_?key|auth_?key|private_?key)[a-z0-9_-]{0,20}"
     rb"[\"']?\]?\s{0,4}(?:=>|:=|=|:)\s{0,4}[\"']([a-z0-9+/_=.-]{20,})[\"']"
 )
-_AWS_SECRET = re2.compile(rb"(?i)aws_secret_access_key[\"']?\s{0,4}[=:]\s{0,4}[\"']?([a-z0-9/+]{40,})")
+_AWS_SECRET = re2.compile(rb"(?i)aws_secret_access_key[\"']?\s{0,4}[=:]\s{0,4}[\"']?([a-z0-9/+]{40})(?:[\s\"',;)]|$)")
 
 
 def _blocks(raw: bytes) -> Iterator[tuple[int, int]]:
@@ -128,7 +129,7 @@ def _whole(pattern: Any, raw: bytes, neighbours: frozenset[int]) -> Iterator[tup
 
 def _aws_secrets(raw: bytes) -> Iterator[tuple[int, int]]:
     for match in _AWS_SECRET.finditer(raw):
-        if len(match.group(1)) == 40 and not match.group(1).endswith(b"EXAMPLEKEY"):
+        if not match.group(1).endswith(b"EXAMPLEKEY"):
             yield match.span(1)
 
 
@@ -158,12 +159,11 @@ def _at(raw: bytes, position: int) -> int:
 _ADDRESS_SPEC = re2.compile(rb"([A-Za-z0-9._%+-]+)@([A-Za-z0-9.-]+)")
 _GENERIC = frozenset(
     (
-        b"com org net edu gov mil int info biz name pro aero asia cat coop jobs mobi museum post tel travel arpa"
-        b" academy agency app art blog build business camp cloud club codes community company computer consulting"
-        b" design dev digital email engineering expert foundation fun global group guru health host icu institute"
-        b" law life link live ltd media network news ninja one online page party press rocks shop site social"
-        b" software solutions space store studio support systems team tech technology today tools top university"
-        b" ventures website wiki work works world xyz zone"
+        b"com org net edu gov mil int info biz name pro academy agency app art blog build business camp cloud club"
+        b" codes community company computer consulting design dev digital email engineering expert foundation fun"
+        b" global group guru health host icu institute law life link live ltd media network news ninja one online page"
+        b" party press rocks shop site social software solutions space store studio support systems team tech"
+        b" technology today tools top university ventures website wiki work works world xyz zone"
     ).split()
 )  # a choice of ICANN's generic top-level domains, the frequent ones
 _COUNTRIES = (
@@ -176,6 +176,7 @@ _COUNTRIES = (
 _TOP_LEVELS = _GENERIC | {_COUNTRIES[i : i + 2] for i in range(0, len(_COUNTRIES), 2)}
 _EXAMPLES = frozenset({b"example", b"test", b"invalid", b"localhost", b"local"})
 _REPOSITORIES = frozenset({b"git", b"hg", b"svn"})
+_CALL = frozenset(b"([_")
 
 
 def _emails(raw: bytes) -> Iterator[tuple[int, int]]:
@@ -191,7 +192,7 @@ def _emails(raw: bytes) -> Iterator[tuple[int, int]]:
             and labels[-1] in _TOP_LEVELS
             and not _EXAMPLES.intersection(labels[-2:])
             and all(label and not label.startswith(b"-") and not label.endswith(b"-") for label in labels)
-            and _at(raw, stop) not in b"([_"
+            and _at(raw, stop) not in _CALL
         ):
             yield match.end(1) - len(local), stop
 
@@ -219,9 +220,10 @@ def _ipv6(raw: bytes) -> Iterator[tuple[int, int]]:
         if raw[stop - 1 : stop] == b":" != raw[stop - 2 : stop - 1]:
             stop -= 1
         more = _at(raw, stop) == _COLON and _at(raw, stop + 1) in _WORD | {_COLON}
-        alone = _stands_alone(raw, start, stop) and _at(raw, start - 1) != _COLON and not more
-        if alone and _is_global_ipv6(raw[start:stop].decode()):
-            yield start, stop
+        if _stands_alone(raw, start, stop) and _at(raw, start - 1) != _COLON and not more:
+            with suppress(ValueError):
+                if not _is_special(ipaddress.IPv6Address(raw[start:stop].decode())):
+                    yield start, stop
 
 
 def _stands_alone(raw: bytes, start: int, stop: int) -> bool:
@@ -243,16 +245,11 @@ def _is_host(raw: bytes, start: int, stop: int) -> bool:
         return False
     if raw[max(0, start - 24) : start].lower().rstrip(b" \t\"'=:(,").endswith(_VERSION):
         return False
-    address = ipaddress.ip_address(bytes(numbers))
-    return not any(address in network for network in _SPECIAL)
+    return not _is_special(ipaddress.IPv4Address(bytes(numbers)))
 
 
-def _is_global_ipv6(text: str) -> bool:
-    try:
-        address = ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return not any(address in network for network in _SPECIAL)
+def _is_special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in _SPECIAL)
 
 
 _SPELLED = (
@@ -260,7 +257,6 @@ _SPELLED = (
     b"sk_live_ sk_test_ rk_live_ rk_test_ npm_ eyJ --BEGIN t_access T_ACCESS"
 ).split()
 _MARKS = tuple((np.uint64(int.from_bytes(mark, "little")), np.uint64(2 ** (8 * len(mark)) - 1)) for mark in _SPELLED)
-
 
 _PASSES: tuple[tuple[int, int, Callable[[bytes], Iterator[tuple[int, int]]]], ...] = (
     (_TOKEN_LIKE, 2, _blocks),
@@ -289,11 +285,17 @@ def _gate(data, offsets, flags):  # type: ignore[no-untyped-def]
                 flag = _ALL
                 break
             inside = ~_ZERO if end - base >= 64 else (_ONE << np.uint64(end - base)) - _ONE
-            ats = in_range(data, base + 1, 0x40, 1) & _alphanumeric(data, base + 2) & _local(data, base) & inside
+            ats = in_range(data, base + 1, 0x40, 1) & _alphanumeric(data, base + 2) & inside
+            ats &= (
+                _alphanumeric(data, base) | in_range(data, base, 0x5F, 1) | in_range(data, base, 0x25, 10)
+            )  # %+-. too
             while ats != _ZERO and not flag & _EMAIL:
                 flag |= _may_be_email(data, base + trailing_zeros(ats) + 2, end)
                 ats &= ats - _ONE
-            dots = _digit(data, base) & in_range(data, base + 1, 0x2E, 1) & _digit(data, base + 2) & inside
+            dots = (
+                in_range(data, base, 0x30, 10) & in_range(data, base + 1, 0x2E, 1) & in_range(data, base + 2, 0x30, 10)
+            )
+            dots &= inside
             while dots != _ZERO and not flag & _IPV4_LIKE:
                 flag |= _may_be_ipv4(data, base + trailing_zeros(dots) + 2, end)
                 dots &= dots - _ONE
@@ -306,12 +308,7 @@ def _gate(data, offsets, flags):  # type: ignore[no-untyped-def]
                 flag |= _may_be_token(data, base + trailing_zeros(marks))
                 marks &= marks - _ONE
             quotes = (in_range(data, base + 1, 0x22, 1) | in_range(data, base + 1, 0x27, 1)) & inside
-            quotes &= (
-                in_range(data, base, 0x3A, 1)
-                | in_range(data, base, 0x3D, 2)
-                | in_range(data, base, 0x20, 1)
-                | (in_range(data, base, 0x09, 5))
-            )
+            quotes &= in_range(data, base, 0x3A, 5) | in_range(data, base, 0x09, 24)  # : to >, or blank and newline
             while quotes != _ZERO and not flag & _ASSIGNED_LIKE:
                 flag |= _may_be_secret(data, base + trailing_zeros(quotes) + 2, end)
                 quotes &= quotes - _ONE
@@ -320,24 +317,8 @@ def _gate(data, offsets, flags):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _digit(data, base):  # type: ignore[no-untyped-def]
-    return in_range(data, base, 0x30, 10)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
 def _alphanumeric(data, base):  # type: ignore[no-untyped-def]
     return in_range(data, base, 0x30, 10) | in_range(data, base, 0x41, 26) | in_range(data, base, 0x61, 26)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _local(data, base):  # type: ignore[no-untyped-def]
-    """Characters of an address's local part, and the comma, which saves a comparison."""
-    return (
-        _alphanumeric(data, base)
-        | in_range(data, base, 0x2B, 4)
-        | in_range(data, base, 0x5F, 1)
-        | (in_range(data, base, 0x25, 1))
-    )
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -345,12 +326,9 @@ def _may_be_marks(data, base):  # type: ignore[no-untyped-def]
     """Where the first three bytes of a mark stand."""
     found = _ZERO
     for mark, _ in _MARKS:
-        first, second, third = mark & _BYTE, (mark >> _S8) & _BYTE, (mark >> _S16) & _BYTE
-        found |= (
-            in_range(data, base, np.int64(first), 1)
-            & in_range(data, base + 1, np.int64(second), 1)
-            & in_range(data, base + 2, np.int64(third), 1)
-        )
+        spelled = in_range(data, base, np.int64(mark & _BYTE), 1)
+        spelled &= in_range(data, base + 1, np.int64((mark >> _S8) & _BYTE), 1)
+        found |= spelled & in_range(data, base + 2, np.int64((mark >> _S16) & _BYTE), 1)
     return found
 
 

@@ -97,23 +97,28 @@ def visible_chars(html: bytes | str) -> int:
 
 
 def judge_code(
-    measures: pa.RecordBatch, language: pa.Array, visible_chars: NDArray[np.uint32], rules: CodeRules
+    measures: pa.RecordBatch,
+    language: pa.Array,
+    visible_chars: NDArray[np.uint32],
+    rules: CodeRules,
+    code: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """The first published rule that drops each of n files: 1 to 5, or 0 if the file passes.
 
     ``measures`` is from :func:`measure`; ``language`` holds n names (string or dictionary array, no nulls);
-    ``visible_chars`` n counts, of which only those of HTML rows are read. Rules 1 and 2 apply to **every row passed**:
-    the scope of rules 1 to 3 is code, so the caller passes no prose and no pages. Rule 3 spares ``XSLT``; rule 4
-    applies to ``HTML``; rule 5 to ``JSON`` and ``other:YAML``.
+    ``visible_chars`` n counts, of which only those of HTML rows are read. Rules 1 to 3 apply to the rows whose kind is
+    code, which the caller tells (``code``, n booleans; without it every row is), and 3 spares ``XSLT``; rule 4 applies
+    to ``HTML``, rule 5 to ``JSON`` and ``other:YAML``.
     """
     n_chars, n_lines, max_line, line_chars, alpha, prolog = (
         np.asarray(measures.column(name)).astype(np.int64) for name in _COUNTS
     )
     visible = visible_chars.astype(np.int64)
+    is_code = np.ones(len(n_chars), dtype=np.bool_) if code is None else code
     drops = (
-        (line_chars > rules.max_average_line * n_lines) | (max_line > rules.max_line),
-        alpha * 100 < rules.min_alpha_percent * np.maximum(n_chars, 1),
-        (prolog > 0) & (prolog <= rules.xml_prolog_chars) & ~_is(language, "XSLT"),
+        ((line_chars > rules.max_average_line * n_lines) | (max_line > rules.max_line)) & is_code,
+        (alpha * 100 < rules.min_alpha_percent * np.maximum(n_chars, 1)) & is_code,
+        (prolog > 0) & (prolog <= rules.xml_prolog_chars) & ~_is(language, "XSLT") & is_code,
         ((visible * 100 < rules.html_min_visible_percent * n_chars) | (visible < rules.html_min_visible_chars))
         & _is(language, "HTML"),
         ((n_chars < rules.data_min_chars) | (n_chars > rules.data_max_chars)) & _is(language, "JSON", "other:YAML"),
@@ -129,10 +134,13 @@ def buffers(text: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.ui
     if not pa.types.is_large_string(text.type) or text.null_count:
         raise TypeError(f"expected a large_string array without nulls, found {text.type} with {text.null_count} nulls")
     _, offsets, data = text.buffers()
-    if offsets is None or len(text) == 0:
-        return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
-    found = np.frombuffer(offsets, dtype=np.int64)[text.offset : text.offset + len(text) + 1]
-    return found, np.frombuffer(data, dtype=np.uint8) if data is not None else np.zeros(0, dtype=np.uint8)
+    found = np.zeros(1, dtype=np.int64)
+    if offsets is not None and len(text):
+        found = np.frombuffer(offsets, dtype=np.int64)[text.offset : text.offset + len(text) + 1]
+    content = np.frombuffer(data, dtype=np.uint8) if data is not None and data.size else np.zeros(0, dtype=np.uint8)
+    for array in (found, content):
+        array.flags.writeable = False  # Arrow's buffers differ in this, and kernels are compiled for each kind
+    return found, content
 
 
 def _is(language: pa.Array, *names: str) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from languages.cascade import Verdict, classify, classify_batch
 from languages.names import Language, kind_of, table
 
-CONTENT_VERSIONS: tuple[str, ...] = ("google-re2", "tree-sitter", "tree-sitter-language-pack", "tree-sitter-c-sharp")
+CONTENT_VERSIONS: tuple[str, ...] = ("google-re2", "tree-sitter", "tree-sitter-language-pack")
 """Distributions whose version decides what the classifier answers; they enter the fingerprint of every stage that
 uses it."""
 

@@ -1,9 +1,9 @@
-"""The cascade: file name, extension, shebang and modeline, content rules, grammars, token statistics; the first
-evidence that settles it wins.
+"""The cascade: file name, extension, shebang and modeline, content rules, grammars, token statistics.
 
-The order is the one that was measured best (`docs`): on 7,917 files the extension alone settles 63 %, rules 23 %,
-statistics 8 %, names 5 %. An answer is a pure function of path and text: all scores are integers, no answer depends
-on the clock.
+The first evidence that settles it wins, in the order that was measured best: of 7,917 labelled files the extension
+alone settles 63 %, rules 23 %, statistics 8 %, file names 5 %. A grammar only verifies: it chooses where every
+candidate has an exact one, and adds little. An answer is a pure function of path and text: all scores are integers, and
+no answer depends on the clock.
 """
 
 import fnmatch
@@ -29,6 +29,7 @@ CONFIDENCE = {
 """Per mille: precision of each kind of evidence as measured on labelled files, rounded; the statistics bring their
 own."""
 
+_DEFAULT = 800
 _FALLBACK = 300
 PROSE = "other:Text"
 _XML_LIKE = frozenset(
@@ -102,8 +103,9 @@ def _ambiguous(extension: bytes, candidates: tuple[str, ...], text: bytes) -> Ve
         return _with_convention(language, text, "shebang")
     if language := _mode(text, candidates):
         return _with_convention(language, text, "modeline")
-    if language := rules.heuristic(extension, text):
-        return _with_convention(language, text, "heuristic")
+    language, seen = rules.heuristic(extension, text)
+    if language:
+        return _with_convention(language, text, "heuristic", None if seen else _DEFAULT)
     if "XML" in candidates and rules.has_xml_prolog(text):
         return _verdict("XML", "xml")
     if len(candidates) == 1:
@@ -199,4 +201,6 @@ def _with_convention(language: str, text: bytes, evidence: str, confidence: int 
 
 
 def _verdict(language: str, evidence: str, confidence: int | None = None) -> Verdict:
+    if language == UNKNOWN:
+        confidence = 0
     return Verdict(language, kind_of(language), evidence, CONFIDENCE[evidence] if confidence is None else confidence)

@@ -3,8 +3,10 @@
 `centroids.parquet` holds one tf-idf vector for each language, trained by `languages.train_centroids`. A text is cut
 into tokens, each known token weighs by the square root of its count times its rarity, and a language's score is the
 inner product with its vector. Weights and scores are integers, so that the ranking is the same on every machine. Used
-to choose among the candidates of an ambiguous extension, where it is right for 90 % of files (measured, `docs`), and,
-with a threshold, for texts without any name.
+to choose among the candidates of an ambiguous extension, and, with a threshold, for texts without any name.
+
+Measured on texts that training has not seen: the right candidate for 63 of 75 example files of Pygments (trained on
+Linguist's counts alone) and for 135 of 148 pairs of a demo text of Rouge 3.30 and a shared extension of its language.
 """
 
 import functools

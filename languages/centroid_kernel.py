@@ -29,7 +29,9 @@ def score(text, keys, rarities, buckets, starts, columns, weights, root, scores)
     Returns the square of the text's own length, unknown tokens counted as the rarest and as if each stood once, and
     the number of known tokens.
     """
-    counts = np.zeros(len(keys), np.int64)
+    counts = np.zeros(len(keys), np.int32)
+    touched = np.empty(len(keys), np.int32)
+    distinct = 0
     size = len(text)
     known = np.int64(0)
     unknown = np.int64(0)
@@ -37,43 +39,45 @@ def score(text, keys, rarities, buckets, starts, columns, weights, root, scores)
     before = np.uint8(0)
     while place < size:
         kind = _CLASS[text[place]]
-        if kind >= 2:
-            value = _OFFSET
-            end = place
-            while end < size and _CLASS[text[end]] >= 2:
-                value = (value ^ np.uint64(text[end])) * _PRIME
-                end += 1
-            if kind == 3 and end - place <= LONGEST_TOKEN:
-                found = _find(np.int64(value), keys, buckets)
-                if found >= 0:
-                    counts[found] += 1
-                    known += 1
-                else:
-                    unknown += 1
-            place = end
-        elif kind == 1:
-            first = (_OFFSET ^ np.uint64(text[place])) * _PRIME
-            found = _find(np.int64(first), keys, buckets)
-            if found >= 0:
-                counts[found] += 1
-                known += 1
+        if kind == 0:
+            place += 1
+            before = kind
+            continue
+        single = _OFFSET
+        pair = _OFFSET
+        wanted = 0
+        if kind == 1:
+            single = (_OFFSET ^ np.uint64(text[place])) * _PRIME
+            wanted = 1
             if before == 1:
                 pair = (((_OFFSET ^ np.uint64(text[place - 1])) * _PRIME) ^ np.uint64(text[place])) * _PRIME
-                found = _find(np.int64(pair), keys, buckets)
-                if found >= 0:
-                    counts[found] += 1
-                    known += 1
+                wanted = 2
             place += 1
         else:
-            place += 1
+            end = place
+            while end < size and _CLASS[text[end]] >= 2:
+                single = (single ^ np.uint64(text[end])) * _PRIME
+                end += 1
+            wanted = 1 if kind == 3 and end - place <= LONGEST_TOKEN else 0
+            place = end
         before = kind
+        for turn in range(wanted):
+            found = _find(np.int64(single if turn == 0 else pair), keys, buckets)
+            if found >= 0:
+                if counts[found] == 0:
+                    touched[distinct] = found
+                    distinct += 1
+                counts[found] += 1
+                known += 1
+            elif kind == 3:
+                unknown += 1
     rarest = root[1] * (rarities.max() if len(rarities) else 0)
     square = unknown * rarest * rarest
     most = len(root) - 1
-    for token in range(len(keys)):
-        if counts[token]:
-            weight = root[min(counts[token], most)] * rarities[token]
-            square += weight * weight
-            for entry in range(starts[token], starts[token + 1]):
-                scores[columns[entry]] += weight * weights[entry]
+    for turn in range(distinct):
+        token = touched[turn]
+        weight = root[min(np.int64(counts[token]), most)] * rarities[token]
+        square += weight * weight
+        for entry in range(starts[token], starts[token + 1]):
+            scores[columns[entry]] += weight * weights[entry]
     return square, known

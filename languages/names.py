@@ -29,6 +29,7 @@ KINDS = ("code", "prose", "data")
 class Language:
     """One language: what it is called and where it is met.
 
+    `canonical` is the other name where two of the 338 name one language but for a convention (nine pairs).
     `extensions` are lower-case with their dot; `filenames` are base names or fnmatch patterns; `grammar` is the name
     of an exact grammar in tree-sitter-language-pack, or empty. `linguist` and `pygments` are the names that these
     tools give to the same language.

@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m languages.train_centroids",
         description="Train the token statistics that tell languages apart, from packages fetched by name.",
-        epilog="example: python -m languages.train_centroids --cache /tmp/train --out languages/centroids.parquet",
+        epilog="example: python -m languages.train_centroids --cache ~/.cache --out languages/centroids.parquet",
     )
     parser.add_argument(
         "--cache", type=Path, required=True, help="folder for the packages (needs pip, apt-get, dpkg-deb)"

@@ -7,6 +7,7 @@ grammar (the number of calls is the same in every run). The wall-clock watchdog 
 when it fires, or the child dies, `VoteFault` is raised: a fault of the unit, never an answer.
 """
 
+import contextlib
 import faulthandler
 import functools
 import json
@@ -127,9 +128,10 @@ class _Child:
             try:
                 return self._exchange(process, text, grammars, watchdog)
             except (OSError, ValueError) as error:
-                process.kill()
-                process.wait()
                 self._process = None
+                process.kill()
+                with contextlib.suppress(OSError):
+                    process.communicate()
                 tried = ", ".join(grammars)
                 raise VoteFault(f"the parsing child failed on {len(text)} bytes with {tried}: {error}") from error
 
@@ -137,8 +139,10 @@ class _Child:
         path = [str(Path(__file__).resolve().parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "languages.vote"],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         )
         return self._process
@@ -148,8 +152,9 @@ class _Child:
         assert process.stdin is not None
         assert process.stdout is not None
         header = json.dumps({"grammars": grammars, "bytes": len(text), "watchdog": watchdog}).encode()
-        process.stdin.write(header + b"\n" + text)
-        process.stdin.flush()
+        unsent = memoryview(header + b"\n" + text)
+        while unsent:
+            unsent = unsent[os.write(process.stdin.fileno(), unsent) :]
         deadline = time.monotonic() + watchdog
         reply = b""
         while not reply.endswith(b"\n"):
@@ -164,13 +169,12 @@ class _Child:
         return errors
 
 
-def _child() -> _Child:
-    return _child_of(os.getpid())
-
-
 @functools.cache
-def _child_of(_: int) -> _Child:
+def _child() -> _Child:
     return _Child()
+
+
+os.register_at_fork(after_in_child=_child.cache_clear)
 
 
 def _serve(source: IO[bytes], sink: IO[bytes]) -> None:

@@ -59,7 +59,7 @@ def classify(batch: pa.RecordBatch, rows_are: str) -> pa.RecordBatch:
     detected = dict(
         zip(files, languages.classify_batch([paths[i] for i in files], [texts[i].as_py() for i in files]), strict=True)
     )
-    names, kinds, evidence, confidence = [], [], [], []
+    columns: tuple[list[Any], ...] = ([], [], [], [])
     for i, form in enumerate(forms):
         if form == "file":
             verdict = detected[i]
@@ -72,10 +72,10 @@ def classify(batch: pa.RecordBatch, rows_are: str) -> pa.RecordBatch:
             row = (name, languages.kind_of(name) if known else rows_are, "declared", 1000)
         else:
             row = ("other:Text", rows_are, "form", 1000)
-        for column, value in zip((names, kinds, evidence, confidence), row, strict=True):
-            column.append(value)  # type: ignore[attr-defined]
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
     return pa.RecordBatch.from_arrays(
-        [pa.array(c, f.type) for c, f in zip((names, kinds, evidence, confidence), LANGUAGE, strict=True)],
+        [pa.array(c, f.type) for c, f in zip(columns, LANGUAGE, strict=True)],
         schema=LANGUAGE,
     )
 

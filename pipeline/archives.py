@@ -160,7 +160,6 @@ def _read_tar(data: Inflated, unit: _Unit) -> Iterator[Found]:
         except tarfile.HeaderError as error:
             raise ContainerError("broken_container" if start else "unsupported") from error
         if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, b"L", b"K"):
-            unit.begin(b"", 0)
             records |= _metadata(info, _body(data, info.size, _MAX_METADATA))
             continue
         size = _pax_size(records, info.size)

@@ -29,7 +29,7 @@ from pipeline.passes import PerSource, Work, run_pass
 from pipeline.records import Record, commit, find
 from pipeline.schemas import ID
 from pipeline.stages import Stages
-from pipeline.store import Store, Written, open_url
+from pipeline.store import Store, Written, fixed_rows, open_url
 
 STEPS = ("crawl", "annotate", "judge", "deduplicate", "tokenize", "select", "plan")
 
@@ -202,8 +202,8 @@ class Build:
         parameters = self.manifest.fim.parameters if self.manifest.fim.components else None
         description = self.store.read_json(self.tokenizer.files[0].path)
         try:
-            m = self.manifest.tokenizer
-            controls = tokenize.controls_of(description, m.eos, m.bos, parameters)
+            named = self.manifest.tokenizer
+            controls = tokenize.controls_of(description, named.eos, named.bos, parameters)
         except tokenize.TokenizerError as error:
             raise ManifestError(f"tokenizer: {error}") from None
         self.line_ends = tokenize.line_end_tokens(description)
@@ -279,7 +279,7 @@ class Build:
             reasons = judge.outcomes(self.store, verdict.files[0].path, duplicate.files[0].path)
             row = 0
             for batch in self.store.batches(shard.path, ["id"]):
-                ids = deduplicate.fixed_rows(batch.column("id").cast(ID))
+                ids = fixed_rows(batch.column("id").cast(ID))
                 rows = slice(row, row + batch.num_rows)
                 taken = np.flatnonzero(tokenize.sampled(ids, self.manifest.seed, threshold) & (reasons[rows] == ""))
                 if len(taken):

@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "build":
             return _build(options, beam_options)
         return commands[options.command](options)  # type: ignore[operator, no-any-return]
-    except (StorageError, *_user_errors(options.command)) as error:
+    except Exception as error:
+        if not isinstance(error, (StorageError, *_user_errors(options.command))):
+            raise
         print(f"headrace: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -110,13 +112,14 @@ def _parser() -> argparse.ArgumentParser:
 def _user_errors(command: str) -> tuple[type[Exception], ...]:
     if command == "languages":
         return (FileNotFoundError,)
+    from pipeline.engine import EngineError
     from pipeline.lease import LeaseError
     from pipeline.manifest import ManifestError
     from pipeline.passes import BuildFaultError
     from pipeline.tables import TableError
     from pipeline.verify import DamageError
 
-    return (LeaseError, ManifestError, BuildFaultError, DamageError, TableError)
+    return (EngineError, LeaseError, ManifestError, BuildFaultError, DamageError, TableError)
 
 
 def _open(options: argparse.Namespace, workers: int = 1, beam_options: Sequence[str] = ()) -> "Build":
@@ -151,6 +154,7 @@ def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
     lease = Lease(build.store)
     build.engine = replace(build.engine, on_death=lease.release)
     with lease:
+        build.store.sweep()
         records = build.run(options.until)
         manifest_text = Path(options.manifest).read_text() if os.path.exists(options.manifest) else ""
         digest = verify.write_index(build.store, build.manifest.name, manifest_text, records, options.until)
@@ -246,14 +250,14 @@ def _languages(options: argparse.Namespace) -> int:
 
     if not options.paths:
         for language in languages.table():
-            row = {"language": language.name, "kind": language.kind, "extensions": list(language.extensions)}
+            known = {"language": language.name, "kind": language.kind, "extensions": list(language.extensions)}
             line = f"{language.name:<40} {language.kind:<6} {' '.join(language.extensions)}"
-            print(json.dumps(row, ensure_ascii=False) if options.json else line)
+            print(json.dumps(known, ensure_ascii=False) if options.json else line)
         return 0
     for path in _files(options.paths):
         verdict = languages.classify(os.fsencode(path), _text_of(path))
         shown = os.fsencode(path).decode("utf-8", "replace")
-        row = {"path": shown, "language": verdict.language, "evidence": verdict.evidence}
+        row: dict[str, Any] = {"path": shown, "language": verdict.language, "evidence": verdict.evidence}
         row |= {"confidence": verdict.confidence / 1000}
         line = f"{verdict.language:<24} {verdict.evidence:<10} {verdict.confidence / 1000:.2f}  {shown}"
         print(json.dumps(row, ensure_ascii=False) if options.json else line)

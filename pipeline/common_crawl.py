@@ -6,7 +6,7 @@ sees a forward-only stream, each length is checked, and reading starts anew at t
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
@@ -17,7 +17,8 @@ from pipeline.inflate import ContainerError, Inflated, Meter, Source, inflate, m
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 _STARTS = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"WARC/1.")
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+_MAX_FALSE_STARTS = 10_000
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
 
 
@@ -87,6 +88,10 @@ class _Forward(Source):
         return self._at
 
 
+class _DamageError(Exception):
+    """FastWARC can't go on from here."""
+
+
 class _Reader:
     def __init__(self, stream: BinaryIO, name: str, limits: Limits, magic: bytes) -> None:
         self.stream, self.name, self.limits, self.magic = stream, name, limits, magic
@@ -98,59 +103,80 @@ class _Reader:
     def rows(self) -> Iterator[Found]:
         """Read from one start to the next damage, find the start after it, and so on."""
         start: int | None = 0
-        damaged = False
-        while start is not None:
-            self.last = start
-            self.forward.restart(start)
-            records = 0
-            try:
-                for found in self._run():
-                    records += 1
-                    if found:
-                        yield found
-                return
-            except ContainerError as stop:
-                if stop.reason != "broken_record":
-                    yield self._lost(stop.reason)
+        damaged, false_starts = False, 0
+        try:
+            while start is not None:
+                before, self.last = self.files, start
+                self.forward.restart(start)
+                end = yield from self._run()
+                if end == "end":
                     return
-            if records or not damaged:
-                yield self._lost("broken_record")
-            damaged = True
-            start = _next_start(self.stream, self.last + 1, self.magic)
+                if end == "lost" and (self.files > before or not damaged):
+                    yield self._lost("broken_record")
+                damaged = True
+                false_starts = 0 if self.files > before else false_starts + 1
+                if false_starts > _MAX_FALSE_STARTS:
+                    raise ContainerError("broken_container")
+                start = _next_start(self.stream, self.last + 1, self.magic)
+        except ContainerError as limit:
+            yield self._lost(limit.reason)
 
     def _lost(self, reason: str) -> Found:
         return Found("", b"", f"{self.name}@{self.last}", 0, None, reason)
 
-    def _run(self) -> Iterator[Found | None]:
-        """Yield each record's row, or None where it is none, one late: the next record's start gives its length."""
+    def _run(self) -> Generator[Found, None, str]:
+        """Yield each response's row, one late: the next record's start gives its length.
+
+        Returns how it came to an end: ``end`` of the file, ``lost`` something to damage, or ``cut``, after the row of a
+        record that claims more than the file holds: the records that follow may lie inside what it claims.
+        """
         from fastwarc.warc import ArchiveIterator, WarcRecordType
 
         records = iter(ArchiveIterator(cast(BinaryIO, self.forward), parse_http=True))
         pending: Found | None = None
-        begun = False
-        try:
-            while record := self._guarded(lambda: next(records, None)):
-                if begun:
-                    yield self._placed(pending, record.stream_pos)
-                begun, pending, self.last = True, None, record.stream_pos
-                self.files += 1
-                if self.files > self.limits.max_unit_files:
-                    raise ContainerError("unit_files")
-                self.meter.add(record.content_length)
-                if record.record_type == WarcRecordType.response:
-                    pending = self._response(record)
-        except ContainerError:
-            if begun:
-                yield pending
-            raise
-        if begun:
-            yield self._placed(pending, self.forward.tell())
+        while True:
+            try:
+                record = self._guarded(lambda: next(records, None))
+            except _DamageError:
+                if pending:
+                    yield pending
+                return "lost"
+            end = record.stream_pos if record else self.forward.tell()
+            if pending:
+                yield replace(pending, locator=f"{pending.locator}+{end - self.last}")
+            if record is None:
+                return "lost" if self._left_behind() else "end"
+            self.last = end
+            self.files += 1
+            if self.files > self.limits.max_unit_files:
+                raise ContainerError("unit_files")
+            self.meter.add(record.content_length)
+            is_response = record.record_type == WarcRecordType.response
+            try:
+                body, whole = self._content(record, is_response)
+            except _DamageError:
+                if is_response:
+                    yield replace(self._found(record), reason="broken_record")
+                return "cut" if is_response else "lost"
+            pending = self._response(record, body, whole) if is_response else None
+            if not whole:
+                yield pending or self._lost("truncated")
+                return "cut"
 
-    def _placed(self, found: Found | None, end: int) -> Found | None:
-        return found and replace(found, locator=f"{found.locator}+{end - self.last}")
+    def _left_behind(self) -> bool:
+        """Whether members follow the last record: FastWARC takes some damaged member heads for the end of the file."""
+        return self.last > 0 and self.magic != b"WARC/1." and bool(_next_start(self.stream, self.last + 1, self.magic))
+
+    def _content(self, record: Any, wanted: bool) -> tuple[bytes, bool]:
+        """The payload, empty where it is not wanted or too large, and whether the file holds all of it."""
+        size = record.content_length
+        if wanted and size <= self.limits.max_file_bytes:
+            body = self._guarded(record.reader.read)
+            return body, len(body) == size
+        return b"", self._guarded(record.reader.consume) == size
 
     def _guarded(self, step: Callable[[], Any]) -> Any:
-        """Call into FastWARC: faults of the stream as they were, any other (panics too) as ``broken_record``."""
+        """Call into FastWARC: faults of the stream as they were, any other (panics too) as damage."""
         try:
             return step()
         except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
@@ -158,42 +184,42 @@ class _Reader:
         except BaseException as error:
             if self.forward.fault:
                 raise self.forward.fault from None
-            raise ContainerError("broken_record") from error
+            raise _DamageError from error
 
-    def _response(self, record: Any) -> Found:
+    def _found(self, record: Any) -> Found:
         url = (record.headers.get_bytes(b"WARC-Target-URI") or b"").strip(b" <>")
-        size, http = record.content_length, record.http_headers
-        found = Found(
+        return Found(
             origin=registered_domain(url),
             path=url,
             locator=f"{self.name}@{record.stream_pos}",
-            size=size,
+            size=record.content_length,
             raw=None,
             revision=record.headers.get("WARC-Date") or "",
             charset=record.http_charset or "",
         )
-        if http is None or not url:
-            return replace(found, reason="broken_record")
-        body = b""
-        if size <= self.limits.max_file_bytes:
-            try:
-                body = self._guarded(record.reader.read)
-            except ContainerError:
-                return replace(found, reason="broken_record")
-            if len(body) < size:
-                return replace(found, reason="truncated")
-        if http.status_code != 200:
-            return replace(found, reason="status")
-        if (record.http_content_type or "").strip().lower() not in HTML_TYPES:
-            return replace(found, reason="content_type")
-        if len(url) > self.limits.max_path_bytes:
-            return replace(found, reason="path_length")
-        if size > self.limits.max_file_bytes:
-            return replace(found, reason="too_large")
-        if "WARC-Truncated" in record.headers:
-            return replace(found, reason="truncated")
+
+    def _response(self, record: Any, body: bytes, whole: bool) -> Found:
+        found, http = self._found(record), record.http_headers
+        reason = None if whole else "truncated"
+        if not reason and (http is None or not found.path):
+            reason = "broken_record"
+        elif not reason:
+            reason = self._refusal(found, record)
+        if reason:
+            return replace(found, reason=reason)
         raw, reason = _decoded(body, http, self.limits)
-        return replace(found, raw=raw, reason=reason, size=size if raw is None else len(raw))
+        return replace(found, raw=raw, reason=reason, size=found.size if raw is None else len(raw))
+
+    def _refusal(self, found: Found, record: Any) -> str | None:
+        if record.http_headers.status_code != 200:
+            return "status"
+        if (record.http_content_type or "").strip().lower() not in HTML_TYPES:
+            return "content_type"
+        if len(found.path) > self.limits.max_path_bytes:
+            return "path_length"
+        if found.size > self.limits.max_file_bytes:
+            return "too_large"
+        return "truncated" if "WARC-Truncated" in record.headers else None
 
 
 def _next_start(stream: BinaryIO, position: int, magic: bytes) -> int | None:

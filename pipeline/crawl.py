@@ -24,7 +24,7 @@ from pipeline.schemas import DOCUMENTS, ORIGINS, REJECTS
 from pipeline.store import Store, Written, open_url
 
 MODULES = ("pipeline.crawl",)
-LIBRARIES = ("fastwarc", "turbohtml", "charset-normalizer", "publicsuffixlist", "orjson")
+LIBRARIES = ("fastwarc", "turbohtml", "publicsuffixlist", "orjson")
 
 FORMS = {"archives": "file", "git": "file", "warc": "page", "tables": "record"}
 _REJECT_BATCH = 50_000
@@ -119,7 +119,7 @@ class _UnitWriter:
         if reason is None:
             body = read_body(form, found)
             reason = body.reason
-        row = {
+        row: dict[str, Any] = {
             "source": self._crawl.source.name,
             "origin": _display(found.origin),
             "path": found.path,

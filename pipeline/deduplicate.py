@@ -26,7 +26,7 @@ from pipeline.passes import BuildFaultError
 from pipeline.progress import Progress
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import DUPLICATES
-from pipeline.store import Store
+from pipeline.store import Store, fixed_rows
 
 MODULES = ("pipeline.deduplicate", "filters.clusters", "filters.minhash")
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
@@ -96,8 +96,8 @@ def rank(store: Store, shards: Sequence[Shard], verdicts: Sequence[Record]) -> R
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
     best_first = order(joined["ids"], joined["n_chars"])
     exact = exact_duplicates(joined["hashes"][best_first])
-    ids, shard, row, n_words = (joined[name][best_first] for name in ("ids", "shard", "row", "n_words"))
-    return Ranking(ids, shard, row, exact, n_words)
+    ids, of_shard, row, n_words = (joined[name][best_first] for name in ("ids", "shard", "row", "n_words"))
+    return Ranking(ids, of_shard, row, exact, n_words)
 
 
 def deduplicate(
@@ -175,7 +175,7 @@ def find_edges(
     n_bytes = int(takes_part.sum()) * parameters.bands * _BLOCK.itemsize
     partitions = max(4, -(-n_bytes // _PARTITION_BYTES))
     inputs = {"all": key, "partitions": str(partitions)}
-    units = [{"unit": f"{p:05d}", "size": n_bytes // partitions} for p in range(partitions)]
+    units: list[dict[str, Any]] = [{"unit": f"{p:05d}", "size": n_bytes // partitions} for p in range(partitions)]
     missing = [p for p in range(partitions) if find(store, work, f"{p:05d}", inputs) is None]
     if missing:
         specification = _write_specification(store, work, ranking, takes_part, shards)
@@ -315,18 +315,6 @@ class _Reduce(beam.DoFn):
             table = self._store.read_table(self._specification["signatures"][number], ["sidecar"])
             result[mine] = fixed_rows(table.column("sidecar"))[row[mine]]
         return result
-
-
-def fixed_rows(column: pa.ChunkedArray | pa.Array) -> NDArray[np.uint8]:
-    """A fixed-size binary column as an array of shape (rows, width)."""
-    width = column.type.byte_width
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    parts = [
-        np.frombuffer(c.buffers()[1], np.uint8)[c.offset * width : (c.offset + len(c)) * width]
-        for c in chunks
-        if len(c)
-    ]
-    return np.concatenate([*parts, np.empty(0, np.uint8)]).reshape(-1, width)
 
 
 def _save(store: Store, path: str, array: NDArray[Any]) -> None:

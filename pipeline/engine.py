@@ -17,12 +17,16 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline.store import StorageError
 
 _EXIT_WORKER_DIED = 75
+
+
+class EngineError(Exception):
+    """The workers can't work: the message says why."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Engine:
         if match is None:
             return error
         message = match.group(1)
-        return StorageError(message) if message.startswith("can't write") else RuntimeError(message)
+        return StorageError(message) if message.startswith("can't write") else EngineError(message)
 
 
 def _describe(code: int) -> str:

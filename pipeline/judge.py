@@ -8,7 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,13 @@ from filters import prose, rules
 from pipeline.manifest import Component, Languages, Manifest, Rules
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import VERDICTS
-from pipeline.store import Store
+from pipeline.store import Store, fixed_rows
 
 MODULES = ("pipeline.judge", "filters.rules", "filters.prose")
 CODE_REASONS = ("", "rule_1_lines", "rule_2_alphabetic", "rule_3_xml", "rule_4_html", "rule_5_data")
 REPEATED, LANGUAGE, CONTAMINATION, SELECTION = "repeated", "language", "contamination", "selection"
 
-Table = pa.RecordBatch | pa.Table
+Table: TypeAlias = pa.RecordBatch | pa.Table
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _by_kind(reasons: np.ndarray, kinds: np.ndarray, language: Table, measures: 
         values, names = _take(measures, code), language.column("language").take(pa.array(code))
         visible = values.column("visible_chars").to_numpy(zero_copy_only=False)
         names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
-        numbers = rules.judge_code(values, names, visible, configuration.code)
+        numbers = rules.judge_code(values, names, visible, configuration.code, kinds[code] == "code")
         reasons[code] = np.array(CODE_REASONS, object)[numbers]
     for kind, thresholds in (("prose", configuration.prose), ("page", configuration.page)):
         rows = np.flatnonzero(is_open & (kinds == kind))
@@ -151,9 +151,7 @@ def repeated_rows(shards: Sequence[Shard], store: Store) -> dict[str, np.ndarray
 
 
 def _ids(store: Store, shard: Shard) -> np.ndarray:
-    column = store.read_table(shard.path, ["id"]).column("id").combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    return np.frombuffer(array.buffers()[1], np.uint8)[array.offset * 16 :][: len(array) * 16].reshape(-1, 16)
+    return fixed_rows(store.read_table(shard.path, ["id"]).column("id"))
 
 
 def judge_shards(
@@ -192,7 +190,7 @@ def outcomes(store: Store, verdicts: str, duplicates: str) -> np.ndarray:
     """The first reason of each document of a shard, from the tables at these paths; empty: kept (object array)."""
     reasons = store.read_table(verdicts).column("reason").to_numpy(zero_copy_only=False).astype(object)
     repeats = store.read_table(duplicates, ["reason"]).column("reason").to_numpy(zero_copy_only=False)
-    return np.where(reasons == "", repeats, reasons)
+    return np.asarray(np.where(reasons == "", repeats, reasons))
 
 
 def digest_of(records: Sequence[Record]) -> str:

@@ -314,7 +314,7 @@ def _explain(error: Any, node: Any, path: str) -> str:
 
 
 def _line(node: Any, loc: list[Any]) -> int:
-    line = node.start_mark.line + 1
+    line: int = node.start_mark.line + 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):
             match = next(((k, v) for k, v in node.value if k.value == str(part)), None)
@@ -333,17 +333,17 @@ def _fields_at(loc: tuple[Any, ...]) -> list[str]:
     """The keys that are valid where an error stands."""
     kind: Any = Manifest
     for part in loc:
-        if part in ("archives", "git", "warc", "tables") and not (isinstance(kind, type) and part in kind.model_fields):
+        if part in ("archives", "git", "warc", "tables") and kind is Source:
             kind = {"archives": ArchiveSource, "git": GitSource, "warc": WarcSource, "tables": TableSource}[part]
         elif isinstance(part, str) and isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = _model_in(kind.model_fields[part].annotation) if part in kind.model_fields else None
         if kind is None:
             return []
-    return list(kind.model_fields)
+    return list(getattr(kind, "model_fields", ()))
 
 
 def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if annotation == Source or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return annotation
     if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
         return next((m for m in map(_model_in, typing.get_args(annotation)) if m is not None), None)

@@ -20,7 +20,7 @@ from pipeline.manifest import Manifest
 from pipeline.packing import best_fit, cut
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import PLAN, SELECTION
-from pipeline.store import Store
+from pipeline.store import Store, fixed_rows
 from pipeline.token_shards import TokenShard
 
 SELECT_MODULES = ("pipeline.mixture",)
@@ -47,7 +47,8 @@ class Samples:
     def where(self, rows: NDArray[Any]) -> "Samples":
         """Some of the samples."""
         columns = (self.ids, self.shard, self.row, self.n_tokens, self.component, self.split, self.origin, self.is_fim)
-        return Samples(*(column[rows] for column in columns), self.components, self.splits)
+        ids, shard, row, n_tokens, component, split, origin, is_fim = (column[rows] for column in columns)
+        return Samples(ids, shard, row, n_tokens, component, split, origin, is_fim, self.components, self.splits)
 
 
 def read_samples(store: Store, shards: Sequence[Record]) -> Samples:
@@ -58,7 +59,7 @@ def read_samples(store: Store, shards: Sequence[Record]) -> Samples:
     for number, record in enumerate(shards):
         row = 0
         for batch in store.batches(record.files[0].path, columns):
-            parts["ids"].append(_id_rows(batch.column("sample_id")))
+            parts["ids"].append(fixed_rows(batch.column("sample_id")))
             parts["shard"].append(np.full(batch.num_rows, number, np.int64))
             parts["row"].append(np.arange(row, row + batch.num_rows))
             parts["n_tokens"].append(batch.column("n_tokens").to_numpy().astype(np.int64))
@@ -100,12 +101,7 @@ class _Numbers:
     def of(self, values: pa.Array) -> NDArray[np.int64]:
         encoded = values.dictionary_encode()
         known = [self._seen.setdefault(value, len(self._seen)) for value in encoded.dictionary.to_pylist()]
-        return np.array(known, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
-
-
-def _id_rows(column: pa.Array) -> NDArray[np.uint8]:
-    data = np.frombuffer(column.buffers()[1], np.uint8)
-    return data[column.offset * 16 : (column.offset + len(column)) * 16].reshape(-1, 16)
+        return np.asarray(np.array(known, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
 
 
 def over_cap(samples: Samples, cap: int | None, seed: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from filters.words import trailing_zeros
 _ONES, _ZERO, _ONE = np.uint64(2**64 - 1), np.uint64(0), np.uint64(1)
 
 
-def best_fit(lengths: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+def best_fit(lengths: NDArray[np.integer], capacity: int) -> NDArray[np.int64]:
     """The bin of each of n items: the open bin with the least room that is enough, or a new one.
 
     Among bins with equal room the one that was filled last is taken. Bins are numbered in the order of opening and all

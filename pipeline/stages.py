@@ -75,7 +75,8 @@ class Stages:
     def tokenizer(self) -> Stage:
         """The tokenizer, trained or copied."""
         m = self._manifest
-        configuration = {"train": m.tokenizer.train and m.tokenizer.train.model_dump(), "seed": m.seed}
+        train = m.tokenizer.train and m.tokenizer.train.model_dump()
+        configuration: dict[str, Any] = {"train": train, "seed": m.seed}
         configuration |= {
             "eos": m.tokenizer.eos,
             "bos": m.tokenizer.bos,

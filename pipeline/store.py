@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 
 class StorageError(Exception):
@@ -102,6 +103,13 @@ class Store:
             return
         for name in sorted(found):
             yield posixpath.relpath(str(name).replace(os.sep, "/"), root.replace(os.sep, "/"))
+
+    def sweep(self) -> None:
+        """Remove temporary files of attempts that were killed. Only for who holds the lease."""
+        if self.is_local:
+            for path in self.files():
+                if ".tmp." in path.rsplit("/", 1)[-1]:
+                    self.remove(path)
 
     def remove(self, path: str) -> None:
         """Remove a file that may be gone already."""
@@ -265,6 +273,18 @@ class LogicalDigest:
             self._feed(key, data[int(offsets[0]) : int(offsets[-1])] if data else b"")
         else:
             self._feed(key, np.ascontiguousarray(array.to_numpy(zero_copy_only=False)))
+
+
+def fixed_rows(column: pa.ChunkedArray | pa.Array) -> NDArray[np.uint8]:
+    """A fixed-size binary column as an array of shape (rows, width)."""
+    width = column.type.byte_width
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    parts = [
+        np.frombuffer(c.buffers()[1], np.uint8)[c.offset * width : (c.offset + len(c)) * width]
+        for c in chunks
+        if len(c)
+    ]
+    return np.concatenate([*parts, np.empty(0, np.uint8)]).reshape(-1, width)
 
 
 @contextmanager

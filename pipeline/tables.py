@@ -182,7 +182,7 @@ def _read_parquet(stream: BinaryIO, rows: _Rows) -> Iterator[Found]:
         raise ContainerError("unsupported")
     stream.seek(0)
     try:
-        file = pq.ParquetFile(stream, pre_buffer=False)
+        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise _damage(error) from error

@@ -21,7 +21,7 @@ from pipeline.judge import component_of, effective_kind, outcomes
 from pipeline.manifest import Component, Fim, Languages, Split, TrainTokenizer
 from pipeline.records import Record, Stage, commit
 from pipeline.schemas import TOKENS
-from pipeline.store import Store
+from pipeline.store import Store, fixed_rows
 from pipeline.token_shards import token_writer
 
 MODULES = ("pipeline.tokenize",)
@@ -169,7 +169,7 @@ class Tokenize:
             redacted = redact.redact(text)
             text, counts = redacted.text, redacted.counts
         texts: list[str] = text if isinstance(text, list) else text.to_pylist()
-        ids = _id_rows(batch.column("id"))
+        ids = fixed_rows(batch.column("id"))
         wants_fim = np.isin(components.astype(str), self.fim.components)
         wants_fim &= fim.chosen(ids, self.seed, self.fim.parameters.rate)
         tokens, lengths, is_fim = self._encode(texts, ids, wants_fim)
@@ -249,11 +249,6 @@ class Tokenize:
 @lru_cache(maxsize=1)
 def _load_encoder(store: Store, path: str, controls: Controls) -> Any:
     return plain_encoder(store.read_json(path), controls)
-
-
-def _id_rows(column: pa.Array) -> NDArray[np.uint8]:
-    data = np.frombuffer(column.buffers()[1], np.uint8)
-    return data[column.offset * 16 : (column.offset + len(column)) * 16].reshape(-1, 16)
 
 
 def sample_threshold(kept_bytes: int, configuration: TrainTokenizer) -> int:

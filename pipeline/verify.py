@@ -19,7 +19,7 @@ class DamageError(Exception):
 
 
 def root_digest(records: Iterable[Record]) -> str:
-    """SHA-256 over role, source, unit and the logical digest of every file, in sorted order: no path, time or machine."""
+    """SHA-256 over role, source, unit, rows and logical digest of every file, sorted: no path, time or machine."""
     lines = []
     for record in records:
         stage = record.stage

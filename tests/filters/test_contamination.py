@@ -31,7 +31,9 @@ def oracle(text: str, index: Index) -> tuple[int, int, int]:
             grams[tuple(found[i : i + size])] = number
     count, first, word = 0, -1, 0
     for at in range(len(document)):
-        matching = [grams[gram] for n in range(1, 11) if (gram := tuple(document[at : at + n])) in grams if len(gram) == n]
+        matching = [
+            grams[gram] for n in range(1, 11) if (gram := tuple(document[at : at + n])) in grams if len(gram) == n
+        ]
         if matching:
             first, word = (min(matching), at) if count == 0 else (first, word)
             count += 1
@@ -127,9 +129,9 @@ def test_a_slice_is_looked_up_as_its_own_rows() -> None:
 
 def test_common_words_run_on_beyond_the_gram() -> None:
     index = index_of(f"zero {TEN} eleven twelve", "a b c")
-    assert contamination.common_words(f"q. {TEN}, Eleven thirteen", index, 1) == f"{TEN} eleven"
-    assert contamination.common_words("a b c d", index, 0) == "" if index.items[0].text.startswith("zero") else "a b c"
-    assert contamination.common_words("nothing", index, 1) == ""
+    assert contamination.common_words(f"q. {TEN}, Eleven thirteen", index, 0) == f"{TEN} eleven"
+    assert contamination.common_words("a b c d", index, 1) == "a b c"
+    assert contamination.common_words("nothing", index, 0) == ""
 
 
 def test_a_benchmark_full_of_one_word_costs_linear_time() -> None:

@@ -50,6 +50,12 @@ def test_line_numbers_beside_code_are_cut():
     assert text_of('<pre><span class="lineno">1</span>a</pre>') == "a"
 
 
+def test_code_in_the_rows_of_a_table_is_kept_exactly():
+    row = '<tr><td class="blob-num" data-line-number="1"></td><td class="blob-code">{}\n</td></tr>'
+    page = "<table>" + row.format("<b>def</b> f():") + row.format("    return  1") + "</table>"
+    assert text_of(page) == "def f():\n    return  1"
+
+
 def test_breaks_and_list_items_inside_a_pre_are_lines():
     assert text_of("<pre>a<br>  b</pre>") == "a\n  b"
     assert text_of("<pre><ol><li>a</li><li>  b</li></ol></pre>") == "a\n  b"
@@ -139,7 +145,8 @@ def test_the_charset_comes_from_the_transport_then_from_the_page():
 
 
 def test_a_broken_byte_in_a_utf_8_page_costs_one_character():
-    assert text_of("<p>größe und übung ".encode() + b"\xff.") == "größe und übung \ufffd."
+    for mark in ("", "\ufeff"):
+        assert text_of(f"{mark}<p>größe und übung ".encode() + b"\xff.") == "größe und übung \ufffd."
 
 
 def test_surrogates_written_as_references_become_replacement_characters():

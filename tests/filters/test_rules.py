@@ -175,6 +175,13 @@ def test_the_first_rule_that_drops_a_file_is_named():
     assert judge_code(measure(arrow(*[text] * 3)), languages.dictionary_encode(), none, lax).tolist() == [3, 3, 0]
 
 
+def test_rules_1_to_3_leave_rows_that_are_not_code_alone():
+    texts = arrow("1" * 60 + "\n" * 20, "<?xml version=" + "1" * 2000, "1" * 6000)
+    yaml = pa.array(["other:YAML"] * 3)
+    judged = judge_code(measure(texts), yaml, np.zeros(3, np.uint32), CodeRules(), code=np.zeros(3, np.bool_))
+    assert judged.tolist() == [0, 0, 5]
+
+
 def test_an_unknown_threshold_is_refused():
     with pytest.raises(ValueError, match="max_lines"):
         CodeRules(max_lines=3)

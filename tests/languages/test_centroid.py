@@ -3,7 +3,7 @@ from math import isqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from languages import centroid, names
@@ -38,6 +38,7 @@ def test_tokens_are_identifiers_marks_and_pairs_of_marks() -> None:
     assert centroid.tokens(b"x" * 33) == []
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=400), st.text("abdefx_01 =+-{}()\n;", max_size=300).map(str.encode), st.just(TEXT)))
 def test_the_kernel_scores_as_plain_python_does(text: bytes) -> None:
     scores, square, known = centroid._scores(text)

@@ -48,15 +48,17 @@ def test_the_table_holds_the_338_names_once_each() -> None:
     assert len(found) == len(set(found)) == 338
 
 
-def test_every_canonical_name_is_a_name_of_the_table() -> None:
-    found = {language.name for language in names.table()}
-    assert {language.canonical for language in names.table()} <= found
-
-
-def test_the_nine_pairs_have_the_canonical_names_of_the_reference() -> None:
-    canonical = {language.name: language.canonical for language in names.table() if language.name != language.canonical}
-    assert canonical == {"Docker": "Dockerfile", "Bro": "Zeek", "Jade": "Pug", "RHTML": "HTML ERB"} | {
-        name: canonical[name] for name in canonical.keys() - {"Docker", "Bro", "Jade", "RHTML"}
+def test_the_nine_pairs_of_the_reference_have_one_canonical_name_each() -> None:
+    assert {language.name: language.canonical for language in names.table() if language.name != language.canonical} == {
+        "Docker": "Dockerfile",
+        "Bro": "Zeek",
+        "Jade": "Pug",
+        "RHTML": "HTML ERB",
+        "FoxPro": "XBase",
+        "NASM": "Assembly",
+        "COBOLFree": "COBOL",
+        "Octave": "MATLAB",
+        "S": "R",
     }
 
 
@@ -70,11 +72,20 @@ def test_every_one_of_the_338_names_is_reached(language: languages.Language) -> 
     assert any(languages.classify(path.encode(), b"").language == language.name for path in exact)
 
 
-@pytest.mark.parametrize("language", names.outside(), ids=lambda language: language.name)
-def test_no_language_outside_stands_in_the_table_or_has_its_names(language: languages.Language) -> None:
-    assert language.name.startswith("other:")
-    assert language.kind in names.KINDS
-    assert all(end == end.lower() and end.startswith(".") for end in language.extensions)
+def test_what_is_outside_is_marked_as_such_and_shares_no_name_with_the_table() -> None:
+    inside = {language.name for language in names.table()}
+    for language in names.outside():
+        assert language.name.startswith("other:")
+        assert language.name.removeprefix("other:") not in inside
+        assert language.kind in names.KINDS
+        assert all(end == end.lower() and end.startswith(".") for end in language.extensions)
+
+
+def test_every_outside_language_of_the_shared_extensions_is_a_candidate() -> None:
+    shared = {".v": "V", ".pl": "Prolog", ".d": "D", ".fs": "Forth", ".as": "AngelScript", ".cls": "Apex"}
+    shared |= {".sol": "Gerber Image", ".m": "Mercury", ".t": "Terra", ".php": "Hack", ".n": "Nemerle", ".k": "KCL"}
+    for extension, name in shared.items():
+        assert "other:" + name in names.lookups().extensions[extension.encode()]
 
 
 def test_kinds_are_as_the_docstring_says() -> None:
@@ -102,7 +113,8 @@ def test_every_grammar_of_the_tables_loads() -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     heavy = "{'numba', 'numpy', 'pyarrow', 'tree_sitter', 'tree_sitter_language_pack'}"
-    code = f"import sys, languages; languages.classify(b'a.py', b''); sys.exit(str(sorted({heavy} & set(sys.modules)) or ''))"
+    code = "import sys, languages; languages.classify(b'a.py', b'')"
+    code += f"; sys.exit(len({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -54,8 +54,8 @@ def test_an_xml_prolog_counts_after_a_mark_and_blanks_only_at_the_start() -> Non
 
 def test_a_rule_sees_the_first_50_kb_only() -> None:
     late = b"x\n" * (rules.LOOKED_AT // 2) + b"pragma solidity ^0.8.0;\n"
-    assert rules.heuristic(b".sol", late[2:]) == ""
-    assert rules.heuristic(b".sol", late[200:]) == "Solidity"
+    assert rules.heuristic(b".sol", late[2:]) == ("", False)
+    assert rules.heuristic(b".sol", late[200:]) == ("Solidity", True)
 
 
 def test_every_rule_compiles_and_names_a_known_language() -> None:

@@ -67,8 +67,6 @@ def test_a_spent_budget_is_told_and_is_the_same_every_time() -> None:
 @pytest.mark.parametrize("shape", sorted(HOSTILE))
 def test_hostile_text_neither_hangs_nor_kills_a_grammar_that_votes(shape: str) -> None:
     for grammar in grammars_that_vote():
-        if grammar == "xml" and shape == "quotes":
-            continue
         vote.vote(HOSTILE[shape][: vote.SIZE_CAP], [grammar, "json"], watchdog=60)
 
 
@@ -94,7 +92,7 @@ def test_a_fork_gets_a_child_of_its_own() -> None:
     code = """
         import os, sys
         from languages import vote
-        assert vote.vote(b"x = 1;\\n" * 9, ["javascript", "haskell"]) is None or True
+        vote.vote(b"x = 1;\\n" * 9, ["javascript", "python"])
         first = vote._child()._process.pid
         pid = os.fork()
         if pid == 0:
