@@ -24,12 +24,11 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def children() -> list[int]:
-    """Processes that this one started and that still run, and theirs."""
-    found, parents = [], [os.getpid()]
+def children(process: int | None = None) -> list[int]:
+    """Processes that this one (or another) started and that still run, and theirs."""
+    found, parents = [], [process or os.getpid()]
     while parents:
-        process = parents.pop()
-        for path in Path(f"/proc/{process}/task").glob("*/children"):
+        for path in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
             try:
                 started = [int(number) for number in path.read_text().split()]
             except OSError:
@@ -64,7 +63,7 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def write_json(path: Path | None, value: dict[str, Any]) -> None:

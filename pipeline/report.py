@@ -55,9 +55,8 @@ def write(build: "Build", records: Sequence[Record], digest: str, seconds: float
     facts: Row = {"name": manifest.name, "root_digest": digest, "until": last_step(records), "sample": build.sample}
     facts |= {"seconds": seconds, "versions": versions(), "tables": {n: t.to_pylist() for n, t in tables.items()}}
     store.write_json(f"{folder}/figures.json", facts)
-    page = render(facts, manifest, _manifest_text(build), records)
-    store.write(f"{folder}/index.html", page.encode())
     path = f"{folder}/index.html"
+    store.write(path, render(facts, manifest, _manifest_text(build), records).encode())
     return store.full(path) if store.is_local else f"{store.url.rstrip('/')}/{path}"
 
 
@@ -89,12 +88,13 @@ def _manifest_text(build: "Build") -> str:
 def render(facts: Row, manifest: Manifest, manifest_text: str, records: Sequence[Record]) -> str:
     """The page, from the facts that ``figures.json`` holds."""
     tables: Tables = facts["tables"]
+    is_tokenized = any(row["stage"] == "samples" for row in tables["funnel"])
     sections = [
         ("funnel", "From offered to planned", _funnel(tables["funnel"])),
         ("languages", "Languages", _languages(tables["languages"], tables["evidence"])),
         ("kinds", "Kinds", _groups(tables["kinds"], "kind", "Kind")),
         ("sources", "Sources", _sources(tables["sources"])),
-        ("mixture", "Mixture", _mixture(tables["mixture"], manifest) if facts["until"] in _TOKENIZED else ""),
+        ("mixture", "Mixture", _mixture(tables["mixture"], manifest) if is_tokenized else ""),
         ("contamination", "Benchmark overlap", _contamination(tables["contamination"])),
         ("redactions", "Redactions", _redactions(tables["redactions"])),
         ("stages", "Time and throughput", _stages(tables["stages"], facts["seconds"])),
@@ -109,9 +109,6 @@ def render(facts: Row, manifest: Manifest, manifest_text: str, records: Sequence
     body += "".join(f"<section id='{key}'><h2>{title}</h2>{content}</section>" for key, title, content in shown)
     template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     return template.substitute(title=f"{name} – Headrace", body=f"{body}</main>")
-
-
-_TOKENIZED = ("tokenize", "select", "plan")
 
 
 def _notes(facts: Row) -> str:
@@ -131,11 +128,10 @@ def _tiles(tables: Tables, manifest: Manifest, seconds: float) -> str:
     if "kept" in at:
         kept = at["kept"]
         share = _percent(kept["documents"] / documents) if documents else "none"
-        tiles += [(_short(kept["documents"]), f"documents kept ({share})")]
-        tiles += [(human_bytes(kept["text_bytes"]), "of text kept")]
-        tiles.append(
-            (_short(len({r["language"] for r in tables["languages"] if r["kept_documents"]})), "languages kept")
-        )
+        tiles.append((_short(kept["documents"]), f"documents kept ({share})"))
+        tiles.append((human_bytes(kept["text_bytes"]), "of text kept"))
+        names = {row["language"] for row in tables["languages"] if row["kept_documents"]}
+        tiles.append((_short(len(names)), "languages kept"))
     if "samples" in at:
         tokens, size = at["samples"]["tokens"], at["samples"]["text_bytes"]
         tiles.append((_short(tokens), f"tokens ({size / tokens:.2f} bytes each)" if tokens else "tokens"))
@@ -270,11 +266,11 @@ def _groups(
 ) -> str:
     if not rows:
         return ""
-    most = max(row["text_bytes"] for row in rows) or 1
+    most, is_judged = max(row["text_bytes"] for row in rows) or 1, rows[0]["kept_bytes"] is not None
 
     def parts(row: Row) -> list[tuple[str, float, float, int]]:
-        kept, whole = row["kept_bytes"] / most, row["text_bytes"] / most
-        return [("rest", kept, whole - kept, 2), ("kept", 0, kept, 2)]
+        kept, whole = (row["kept_bytes"] or 0) / most, row["text_bytes"] / most
+        return [("rest" if is_judged else "kept-2", kept, whole - kept, 2), ("kept", 0, kept, 2)]
 
     columns = [
         _text(title, key),
@@ -289,7 +285,8 @@ def _groups(
         _count("Near-duplicates", "near_duplicates"),
         *after,
     ]
-    return _key(("kept", "text kept"), ("rest", "text dropped")) + _table(f"{title}s", columns, rows, sortable=True)
+    entries = [("kept", "text kept"), ("rest", "text dropped")] if is_judged else [("kept-2", "text")]
+    return _key(*entries) + _table(f"{title}s", columns, rows, sortable=True)
 
 
 def _sources(rows: Sequence[Row]) -> str:
@@ -344,7 +341,8 @@ def _redactions(rows: Sequence[Row]) -> str:
     kinds = sorted({row["kind"] for row in rows})
     by_source: dict[str, Row] = {}
     for row in rows:
-        by_source.setdefault(row["source"], {"source": row["source"]})[row["kind"]] = row["replaced"]
+        by_source.setdefault(row["source"], dict.fromkeys(kinds, 0) | {"source": row["source"]})
+        by_source[row["source"]][row["kind"]] = row["replaced"]
     columns = [_text("Source", "source"), *(_count(escape(f"<{kind}>"), kind) for kind in kinds)]
     return _table("Placeholders put in", columns, list(by_source.values())) if rows else ""
 
@@ -357,7 +355,7 @@ def _stages(rows: Sequence[Row], seconds: float) -> str:
         _text("Pass", "pass"),
         _bar("", lambda row: [("kept", 0, row["cpu_seconds"] / whole, 2)]),
         _count("Units", "units"),
-        _count("Workers", "workers"),
+        _count("Processes", "workers"),
         _size("Text", "text_bytes"),
         _Column("Time of all units", lambda row: _time(row["seconds"]), lambda row: row["seconds"]),
         _Column("CPU time", lambda row: _time(row["cpu_seconds"]), lambda row: row["cpu_seconds"]),
@@ -393,7 +391,7 @@ def _short(value: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _time(seconds: float) -> str:

@@ -28,6 +28,13 @@ MODULES = ("pipeline.tokenize",)
 LIBRARIES = ("fastokens", "google-re2")
 COLUMNS = ("id", "form", "source", "origin", "text")
 _NEWLINE = "Ċ"
+_PRE_TOKENS = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+"""How text is split before merges: DeepSeek-V3's patterns; fastokens is some 15 times slower on V2's chained ones."""
 
 
 class TokenizerError(Exception):
@@ -88,13 +95,16 @@ def line_end_tokens(tokenizer: dict[str, Any]) -> NDArray[np.bool_]:
 
 
 def train(texts: Sequence[str], configuration: TrainTokenizer, specials: Sequence[str]) -> str:
-    """Train a byte-level BPE with digits apart, as DeepSeek's; gives the tokenizer.json. Order of texts is irrelevant
-    to the result, threads are too."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Train a byte-level BPE behind DeepSeek-V3's pre-tokenizer; gives the tokenizer.json.
+
+    Neither the order of the texts nor threads matter to the result.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in _PRE_TOKENS]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(

@@ -146,6 +146,24 @@ PARTS = st.one_of(
 )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2606:2800::193.184.216.34", "2606:2800::<IP_ADDRESS>"),
+        ("jane@acme.com_doe@acme.com", None),
+        ("a@b.de%x@y.org", "<EMAIL><EMAIL>"),
+        ("93.184.216.34/8.8.8.10", "<IP_ADDRESS>/<IP_ADDRESS>"),
+        ("93.184.216.34@host_x%y@web.io", None),
+        ("aws_secret_access_key=" + A40[1:] + "/jane@acme.com", "aws_secret_access_key=" + A40[1:] + "/<EMAIL>"),
+        (KEYS[0] + "@acme.com", "<KEY>@acme.com"),
+        ("jane@acme.com-93.184.216.34", None),
+    ],
+)
+def test_neighbours_are_settled_the_first_time(text: str, expected: str | None) -> None:
+    assert run(text)[0] == (expected or text)
+    assert run(run(text)[0])[1] == [0, 0, 0]
+
+
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.lists(PARTS, max_size=6).map("".join), max_size=4))
 def test_redacting_twice_changes_nothing(texts: list[str]) -> None:

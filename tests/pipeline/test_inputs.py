@@ -1,0 +1,205 @@
+"""Crawl units: named by content and never by place, pinned before work starts."""
+
+import hashlib
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.inputs import LOCK, CrawlUnit, Input, Lock, crawl_units
+from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, TableSource
+from pipeline.store import Store
+from pipeline.tables import TableColumns
+
+
+@pytest.fixture
+def lock(tmp_path):
+    return Lock(Store(str(tmp_path / "out")))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b-1.0.zip", "a-2.0.tar.gz"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def archives(*paths, **more) -> ArchiveSource:
+    return ArchiveSource(name="code", kind="archives", paths=tuple(map(str, paths)), **more)
+
+
+def names(units: list[CrawlUnit]) -> list[str]:
+    return [unit.name for unit in units]
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_unit_is_a_file_named_by_its_name_and_content(folder, lock):
+    units = crawl_units(archives(folder), lock)
+    assert names(units) == [f"a-2.0.tar.gz-{sha(b'a-2.0.tar.gz')[:12]}", f"b-1.0.zip-{sha(b'b-1.0.zip')[:12]}"]
+    assert [unit.inputs[0].origin for unit in units] == ["a-2.0", "b-1.0"]
+    assert [unit.size for unit in units] == [12, 9]
+    assert units[0].digests == {units[0].name: sha(b"a-2.0.tar.gz")}
+
+
+def test_the_names_of_units_do_not_depend_on_the_folder(folder, lock, tmp_path):
+    before = crawl_units(archives(folder), lock)
+    moved = tmp_path / "some where" / "else"
+    shutil.copytree(folder, moved)
+    after = crawl_units(archives(moved), lock)
+    assert names(after) == names(before)
+    assert [u.digests for u in after] == [u.digests for u in before]
+
+
+def test_the_order_and_the_form_of_paths_do_not_matter(folder, lock):
+    whole = crawl_units(archives(folder), lock)
+    one_by_one = crawl_units(archives(folder / "b-1.0.zip", folder / "a-2.0.tar.gz"), lock)
+    assert one_by_one == whole == crawl_units(archives(f"{folder}/*", folder / "b-1.0.zip"), lock)
+
+
+def test_the_same_file_in_two_folders_is_one_unit(folder, lock, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    assert names(crawl_units(archives(folder, tmp_path / "copy"), lock)) == names(crawl_units(archives(folder), lock))
+
+
+def test_which_copy_is_read_does_not_depend_on_the_order_of_paths(folder, lock, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    assert crawl_units(archives(folder, tmp_path / "copy"), lock) == crawl_units(archives(tmp_path / "copy", folder), lock)
+
+
+def test_other_bytes_under_a_name_are_another_unit(folder, lock, tmp_path):
+    before = crawl_units(archives(folder), lock)
+    (folder / "b-1.0.zip").write_bytes(b"changed now")
+    after = crawl_units(archives(folder), lock)
+    assert names(before)[0] == names(after)[0]
+    assert names(before)[1] != names(after)[1]
+
+
+def test_what_matches_nothing_is_a_message_with_the_source_and_the_pattern(folder, lock):
+    with pytest.raises(ManifestError, match=r"source 'code': nothing matches .*none\*"):
+        crawl_units(archives(folder, folder / "none*"), lock)
+
+
+def test_tables_have_no_origin_by_file(folder, lock):
+    source = TableSource(name="rows", kind="tables", paths=(str(folder),), columns=TableColumns(text="text"))
+    assert [unit.inputs[0].origin for unit in crawl_units(source, lock)] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"), [("a b/ü.zip", "a-b-.zip"), ("..", "input"), ("ü", "input"), ("x" * 200, "x" * 80)]
+)
+def test_a_slug_is_fit_for_a_file_name(name, slug):
+    assert Input(name, "0123456789abcdef", "", "", 0).slug == f"{slug}-0123456789ab"
+
+
+@given(st.text(min_size=1))
+def test_any_name_gives_a_slug_that_stays_in_its_folder(name):
+    slug = Input(name, "0" * 64, "", "", 0).slug
+    assert len(slug) <= 93
+    assert slug.isascii()
+    assert not set(slug) & set("/\\ \0")
+    assert not slug.startswith(".")
+
+
+def test_a_specification_leads_back_to_its_unit(folder, lock):
+    for unit in crawl_units(archives(folder, buckets=1), lock):
+        assert CrawlUnit.from_json(unit.as_json()) == unit
+
+
+# Buckets ----------------------------------------------------------------------------------------------------------
+
+
+def test_buckets_hold_every_input_once_and_an_origin_in_one(folder, lock):
+    for i in range(40):
+        (folder / f"p{i % 20}-{i}.0.zip").write_bytes(str(i).encode())
+        (folder / f"p{i % 20}-{i}.0.tar.gz").write_bytes(b"s" + str(i).encode())
+    units = crawl_units(archives(folder, buckets=4), lock)
+    single = crawl_units(archives(folder), lock)
+    assert names(units) == [f"bucket-{b:05d}-of-00004" for b in range(4)]
+    assert sorted(i for u in units for i in u.inputs) == sorted(i for u in single for i in u.inputs)
+    origins = [origin for unit in units for origin in {i.origin for i in unit.inputs}]
+    assert len(origins) == len(set(origins))
+
+
+def test_the_bucket_of_an_origin_does_not_depend_on_what_else_there_is(folder, lock):
+    for i in range(20):
+        (folder / f"p-{i}.0.zip").write_bytes(str(i).encode())
+    bucket = {i.name: unit.name for unit in crawl_units(archives(folder, buckets=5), lock) for i in unit.inputs}
+    for path in list(folder.iterdir())[::2]:
+        path.unlink()
+    for unit in crawl_units(archives(folder, buckets=5), lock):
+        assert all(bucket[i.name] == unit.name for i in unit.inputs)
+
+
+def test_inputs_of_a_bucket_stand_in_a_fixed_order(folder, lock):
+    (unit,) = crawl_units(archives(folder, buckets=1), lock)
+    assert list(unit.inputs) == sorted(unit.inputs)
+
+
+# The lock ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changed(folder, tmp_path, monkeypatch):
+    store = Store(str(tmp_path / "out"))
+    reads = []
+    monkeypatch.setattr("pipeline.inputs.open_url", lambda url: reads.append(url) or open(url, "rb"))
+    lock = Lock(store)
+    first = crawl_units(archives(folder), lock)
+    lock.save()
+    assert len(reads) == 2
+    again = Lock(store)
+    assert crawl_units(archives(folder), again) == first
+    assert len(reads) == 2
+    (folder / "b-1.0.zip").write_bytes(b"longer than before")
+    crawl_units(archives(folder), Lock(store))
+    assert len(reads) == 3
+
+
+def test_nothing_is_written_without_a_new_pin(tmp_path):
+    store = Store(str(tmp_path))
+    Lock(store).save()
+    assert not store.exists(LOCK)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    path = tmp_path / "repository"
+    path.mkdir()
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        return subprocess.run(["git", *who, *arguments], cwd=path, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q", "-b", "main")
+    git("commit", "-q", "--allow-empty", "-m", "one")
+    return path, git
+
+
+def test_a_branch_is_pinned_to_the_commit_that_the_build_first_saw(repository, tmp_path):
+    path, git = repository
+    store = Store(str(tmp_path / "out"))
+    source = GitSource(name="git", kind="git", repositories=(GitRepository(url=str(path), ref="main"),))
+    lock = Lock(store)
+    (unit,) = crawl_units(source, lock)
+    lock.save()
+    first = git("rev-parse", "main").strip()
+    assert unit.inputs[0].digest == first
+    assert unit.name == f"repository-{first[:12]}"
+    git("commit", "-q", "--allow-empty", "-m", "two")
+    assert crawl_units(source, Lock(store)) == [unit]
+    (fresh,) = crawl_units(source, Lock(Store(str(tmp_path / "elsewhere"))))
+    assert fresh.inputs[0].digest == git("rev-parse", "main").strip() != first
+
+
+def test_a_repository_or_branch_that_is_missing_is_a_message(repository, tmp_path, lock):
+    path, _ = repository
+    for url, ref in ((str(path), "no-such-branch"), (str(tmp_path / "none"), "HEAD")):
+        source = GitSource(name="git", kind="git", repositories=(GitRepository(url=url, ref=ref),))
+        with pytest.raises(ManifestError):
+            crawl_units(source, lock)

@@ -1,0 +1,43 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import corpus
+
+
+def results_of(module: str, folder: Path, *options: str) -> dict[str, Any]:
+    target = folder / "results.json"
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--quick", "--json", str(target), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return dict(json.loads(target.read_text()))
+
+
+def test_a_corpus_has_the_wanted_size_and_is_the_same_on_every_run(tmp_path: Path) -> None:
+    size = corpus.write_corpus(tmp_path / "a", 2)
+    assert corpus.write_corpus(tmp_path / "b", 2) == size
+    assert 1_500_000 < size <= 2_000_000
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+@pytest.mark.slow
+def test_the_build_benchmark_times_every_stage_and_both_ways_of_running_a_pass(tmp_path: Path) -> None:
+    results = results_of("build", tmp_path, "--mb", "3", "--slice-mb", "0", "--beam-mb", "2")
+    mb, costs = results["headrace"]["mb"], results["headrace"]["cpu_seconds"]
+    assert mb["documents"] > mb["kept"] > 0
+    assert {"crawl", "annotate", "judge", "deduplicate", "train tokenizer", "tokenize"} < set(costs)
+    assert all(set(ways) == {"beam", "plain"} for ways in results["beam"].values())
+
+
+@pytest.mark.slow
+def test_the_memory_benchmark_counts_the_documents_of_each_size(tmp_path: Path) -> None:
+    rows = results_of("memory", tmp_path)["rows"]
+    assert [row["workers"] for row in rows] == [1, 2, 1, 2, 1, 2]
+    assert rows[0]["documents"] == rows[1]["documents"] < rows[2]["documents"] < rows[4]["documents"]
+    assert all(row["worker_mb"] is None if row["workers"] == 1 else row["worker_mb"] > 0 for row in rows)
