@@ -197,12 +197,12 @@ def measure_headrace(manifest: Manifest, out: Path, workers: int) -> tuple[Build
     """Build, and give MB handled and CPU seconds by step."""
     build = open_build(manifest, out, workers)
     costs = run_steps(build)
-    return build, {"cpu_seconds": costs, "mb": sizes(build)}
+    return build, {"cpu_seconds": costs, "sizes": sizes(build)}
 
 
 def print_headrace(figures: dict[str, Any]) -> None:
     """Print the table of a build."""
-    costs, mb = figures["cpu_seconds"], figures["mb"]
+    costs, mb = figures["cpu_seconds"], figures["sizes"]
     rows: list[list[Any]] = [[name, mb[name], cost, mb[name] / cost if cost else None] for name, cost in costs.items()]
     whole, total = sum(costs.values()), mb["crawl"]
     rows.append(["whole", total, whole, total / whole])
@@ -260,8 +260,9 @@ def measure_datatrove(build: Build, scratch: Path, words: str, workers: int) -> 
     texts = [json.loads(line)["text"] for line in kept]
     size = 2 if build.line_ends.size <= 1 << 16 else 4
     tokens = sum(file.stat().st_size for file in (out / "tokens").glob("*.ds")) // size
-    encoder = tokenize.plain_encoder(json.loads(Path(tokenizer).read_text()), _controls(build))
-    ours, _ = tokenize.encode(encoder, texts)
+    description = json.loads(Path(tokenizer).read_text())
+    controls = tokenize.controls_of(description, build.manifest.tokenizer.eos, None, None)
+    ours, _ = tokenize.encode(tokenize.plain_encoder(description, controls), texts)
     counts = {"filtered": len(filtered), "kept": len(kept), "tokens": tokens}
     counts |= {"tokens_of_headrace": len(ours) + len(texts)}
     return {"cpu_seconds": json.loads(result.removeprefix("RESULT ")), "counts": counts}
@@ -275,11 +276,6 @@ def _lines(folder: Path) -> list[str]:
     return lines
 
 
-def _controls(build: Build) -> tokenize.Controls:
-    description = build.store.read_json(build.tokenizer.files[0].path)
-    return tokenize.controls_of(description, build.manifest.tokenizer.eos, None, None)
-
-
 COMPARED = (
     ("read; crawl", ("crawl", "inputs"), ("read",)),
     ("filter; annotate, judge", ("annotate", "judge"), ("read, filter", "signatures")),
@@ -288,21 +284,28 @@ COMPARED = (
 )
 
 
-def compare(slices: Sequence[dict[str, Any]], datatrove: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Print MB/s per core by stage on the slice, ours (mean of the runs) beside datatrove's; gives the figures."""
-    mb = slices[0]["mb"]["crawl"]
+def rates(cpu: dict[str, float], mb: float, number: int) -> dict[str, float]:
+    """MB/s per core of all text by compared stage; ``number`` 1 picks our names of the stages, 2 datatrove's."""
+    figures = {row[0]: mb / sum(cpu[name] for name in row[number]) for row in COMPARED}
     # reading is in each of datatrove's stages; alone it stands in the first line only
-    whole = [name for _, names, _ in COMPARED for name in names], [s for _, _, names in COMPARED[1:] for s in names]
-    figures: dict[str, Any] = {}
-    for label, ours, theirs in (*COMPARED, ("whole", *whole)):
-        mine = sum(run["cpu_seconds"][name] for run in slices for name in ours) / len(slices)
-        others = {words: sum(run["cpu_seconds"][s] for s in theirs) for words, run in datatrove.items()}
-        figures[label] = {"headrace": mb / mine} | {words: mb / cost for words, cost in others.items()}
-    head = ["stage (MB/s/core of all text)", "headrace", *(f"datatrove, {w}" for w in datatrove)]
-    head += [f"ratio, {words}" for words in datatrove]
-    rows = [[label, *row.values(), *(row["headrace"] / row[w] for w in datatrove)] for label, row in figures.items()]
-    print_table(head, rows)
-    return figures
+    whole = [name for row in COMPARED[number - 1 :] for name in row[number]]
+    return figures | {"whole": mb / sum(cpu[name] for name in whole)}
+
+
+def compare(full: dict[str, Any], slices: Sequence[dict[str, Any]], datatrove: dict[str, Any]) -> dict[str, Any]:
+    """Print MB/s per core by stage: ours on all files and (mean of the runs) on the slice, datatrove's on the slice."""
+    mb = slices[0]["sizes"]["crawl"]
+    mean = {n: sum(run["cpu_seconds"][n] for run in slices) / len(slices) for n in slices[0]["cpu_seconds"]}
+    ours = {"headrace": rates(full["cpu_seconds"], full["sizes"]["crawl"], 1), "headrace, slice": rates(mean, mb, 1)}
+    theirs = {f"datatrove, {words}": rates(run["cpu_seconds"], mb, 2) for words, run in datatrove.items()}
+    columns = ours | theirs
+    for words in datatrove:
+        for size, mine in ours.items():
+            other = theirs[f"datatrove, {words}"]
+            columns[f"x {size.replace('headrace', words)}"] = {s: mine[s] / other[s] for s in mine}
+    rows = [[stage, *(column[stage] for column in columns.values())] for stage in ours["headrace"]]
+    print_table(["MB/s/core of all text", *columns], rows)
+    return columns
 
 
 def measure_beam(folder: Path, tokenizer: str, scratch: Path, workers: int) -> dict[str, dict[str, float]]:
@@ -359,7 +362,7 @@ def main() -> None:
         Path(tokenizer).write_bytes(build.store.read(build.tokenizer.files[0].path))
         shutil.rmtree(scratch / "out")
         if slice_mb:
-            results["compared"] = compare_slice(slice_mb, tokenizer, scratch, options.workers)
+            results["compared"] = compare_slice(slice_mb, results["headrace"], tokenizer, scratch, options.workers)
         if beam_mb:
             if beam_mb != mb:
                 shutil.rmtree(scratch / "code")
@@ -370,7 +373,7 @@ def main() -> None:
     write_json(options.json, results)
 
 
-def compare_slice(mb: float, tokenizer: str, scratch: Path, workers: int) -> dict[str, Any]:
+def compare_slice(mb: float, full: dict[str, Any], tokenizer: str, scratch: Path, workers: int) -> dict[str, Any]:
     """Build a slice with headrace, datatrove (twice) and headrace again; print speeds and counts."""
     corpus.write_corpus(scratch / "slice", mb)
     manifest = corpus.manifest(scratch / "slice", {"path": tokenizer})
@@ -378,8 +381,8 @@ def compare_slice(mb: float, tokenizer: str, scratch: Path, workers: int) -> dic
     datatrove = {words: measure_datatrove(build, scratch, words, workers) for words in ("spacy", "regex")}
     _, second = measure_headrace(manifest, scratch / "slice-2", workers)
     print(f"\nthe same stages on a slice of {first['mb']['crawl']:.1f} MB, {workers} worker(s)")
-    speeds = compare([first, second], datatrove)
-    mine = first["mb"]
+    speeds = compare(full, [first, second], datatrove)
+    mine = first["sizes"]
     near = mine["exact_duplicates"] + mine["near_duplicates"]
     rows = [["headrace", mine["documents"], mine["kept"] + near, near, mine["kept"], mine["tokens"], None]]
     for words, run in datatrove.items():

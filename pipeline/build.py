@@ -9,7 +9,9 @@ select, plan   the mixture is taken to sequences
 """
 
 import hashlib
+import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -57,11 +59,22 @@ class Build:
             self.select,
             self.plan,
         ]
+        self.check()
+        self.lock.save()
         self.records: list[Record] = []
         for step in steps[: STEPS.index(until) + 1]:
+            before, started, cpu = len(self.records), time.monotonic(), time.process_time()
             step()
-        self.lock.save()
+            if any(record.is_new for record in self.records[before:]):
+                self._note_time(step.__name__, time.monotonic() - started, time.process_time() - cpu)
         return self.records
+
+    def _note_time(self, step: str, seconds: float, cpu_seconds: float) -> None:
+        """Keep how long the driver itself worked on a step; passes note their units' times themselves."""
+        size = sum(shard.size for shard in getattr(self, "shards", ()))
+        figures = {"pass": f"{step} (driver)", "unit": "driver", "text_bytes": size, "worker": os.getpid()}
+        figures |= {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        self.store.write_json(f"timings/{step}-driver/all/driver.json", figures)
 
     def check(self) -> None:
         """Find every mistake in what the manifest names before any work: inputs, benchmarks, quarantine, tokenizer."""
@@ -102,7 +115,6 @@ class Build:
         units = {}
         for source in self.manifest.sources:
             every = crawl_units(source, self.lock)
-            self.lock.save()
             ranked = sorted(every, key=lambda u: (keyed_u64(self.manifest.seed, "sample", u.name.encode()), u.name))
             share = [u for u in every if keyed_u64(self.manifest.seed, "sample", u.name.encode()) < below(self.sample)]
             units[source.name] = every if self.sample >= 1 else share or ranked[:1]

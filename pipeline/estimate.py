@@ -62,8 +62,8 @@ DISK_PER_DOCUMENT = {"language": 7, "measures": 60, "contamination": 4, "verdict
 DISK_PER_SAMPLE = {"selection": 3, "plan": 20}
 """Bytes of a sample on disk; the plan's is rough."""
 KEPT, TEXT_PER_TOKEN, TOKEN_BYTES, TOKENIZER_BYTES = 0.7, 3.0, 4.05, 2_000_000
-"""Share of the text that is kept, bytes of text of a token, bytes of a token on disk with its sample's row: one build of
-the small test inputs with a tokenizer of 4,000 entries; a larger vocabulary makes fewer tokens."""
+"""Share of the text that is kept, bytes of text of a token, bytes of a token on disk with its sample's row: one build
+of the small test inputs with a tokenizer of 4,000 entries; a larger vocabulary makes fewer tokens."""
 PASS_SECONDS = 2.0
 """Starting a pass: Beam's local runner takes about two seconds (``reference/beam.md``)."""
 

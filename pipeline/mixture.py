@@ -27,6 +27,7 @@ SELECT_MODULES = ("pipeline.mixture",)
 PLAN_MODULES = ("pipeline.mixture", "pipeline.packing")
 CAP = "origin_cap"
 _SEQUENCES_PER_BATCH = 65_536
+_WINDOW = 16_384
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,9 @@ def _plan_part(
     length: int,
 ) -> Record:
     pieces = pieces_of(samples, length, line_ends, shards)
-    bins = np.asarray(best_fit(pieces.length, length), np.int64)
+    by_window = window_order(pieces.length)
+    bins = np.empty(len(by_window), np.int64)
+    bins[by_window] = best_fit(pieces.length[by_window], length)
     written = store.write_table(stage.file(unit), PLAN, _sequences(samples, pieces, bins))
     n_tokens = int(pieces.length.sum())
     counts = {"samples": len(samples.ids), "pieces": len(bins), "sequences": written.rows, "tokens": n_tokens}
@@ -226,6 +229,16 @@ def _plan_part(
     if n_tokens != int(samples.n_tokens.sum()):
         raise AssertionError(f"{unit}: {int(samples.n_tokens.sum())} tokens selected, {n_tokens} planned")
     return commit(store, Record(stage, unit, inputs, (written,), counts))
+
+
+def window_order(lengths: NDArray[np.int64], window: int = _WINDOW) -> NDArray[np.int64]:
+    """Positions in the order of packing: longest first inside each window of the stream.
+
+    Plain stream order leaves 0.25 % of padding on the demo's code, this 0.14 % (docs/benchmarks.md): the short pieces
+    at the end of a window fill what the long ones left. Which sequence is read when is decided by the loader.
+    """
+    positions = np.arange(len(lengths))
+    return np.lexsort((positions, -lengths, positions // window))
 
 
 def _sequences(samples: Samples, pieces: Pieces, bins: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,7 @@ digests of its inputs. No time, host or attempt stands in it. Resuming is findin
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.store import Store, Written
@@ -42,6 +42,7 @@ class Record:
     inputs: Mapping[str, str]
     files: tuple[Written, ...]
     counts: Mapping[str, Any]
+    is_new: bool = field(default=False, compare=False)
 
     @property
     def digest(self) -> str:
@@ -61,7 +62,7 @@ def commit(store: Store, record: Record) -> Record:
             "counts": dict(record.counts),
         },
     )
-    return record
+    return replace(record, is_new=True)
 
 
 def read_record(store: Store, stage: Stage, unit: str) -> Record | None:

@@ -22,7 +22,7 @@ from tests.inputs import package
 from tests.pipeline.test_crawl import archives, crawled
 
 PARAMETERS = MinHashParameters(permutations=64, bands=8)
-BENCHMARK = "import the click package and make a command of a function with it"
+BENCHMARK = "Print a message and newline to stdout or a file. This should be used instead"
 INDEX = contamination.build_index(
     [Benchmark("mine", "a", BENCHMARK)]
 )
