@@ -380,7 +380,7 @@ def compare_slice(mb: float, full: dict[str, Any], tokenizer: str, scratch: Path
     build, first = measure_headrace(manifest, scratch / "slice-1", workers)
     datatrove = {words: measure_datatrove(build, scratch, words, workers) for words in ("spacy", "regex")}
     _, second = measure_headrace(manifest, scratch / "slice-2", workers)
-    print(f"\nthe same stages on a slice of {first['mb']['crawl']:.1f} MB, {workers} worker(s)")
+    print(f"\nthe same stages on a slice of {first['sizes']['crawl']:.1f} MB, {workers} worker(s)")
     speeds = compare(full, [first, second], datatrove)
     mine = first["sizes"]
     near = mine["exact_duplicates"] + mine["near_duplicates"]

@@ -12,7 +12,8 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ from pipeline.stages import Stages
 from pipeline.store import Store, Written, fixed_rows, open_url
 
 STEPS = ("crawl", "annotate", "judge", "deduplicate", "tokenize", "select", "plan")
+DRIVER_STEPS = ("judge", "deduplicate", "tokenizer", "select", "plan")
 
 Unit = dict[str, Any]
 
@@ -63,18 +65,20 @@ class Build:
         self.lock.save()
         self.records: list[Record] = []
         for step in steps[: STEPS.index(until) + 1]:
-            before, started, cpu = len(self.records), time.monotonic(), time.process_time()
-            step()
-            if any(record.is_new for record in self.records[before:]):
-                self._note_time(step.__name__, time.monotonic() - started, time.process_time() - cpu)
+            with self._timed(step.__name__):
+                step()
         return self.records
 
-    def _note_time(self, step: str, seconds: float, cpu_seconds: float) -> None:
-        """Keep how long the driver itself worked on a step; passes note their units' times themselves."""
-        size = sum(shard.size for shard in getattr(self, "shards", ()))
-        figures = {"pass": f"{step} (driver)", "unit": "driver", "text_bytes": size, "worker": os.getpid()}
-        figures |= {"seconds": seconds, "cpu_seconds": cpu_seconds}
-        self.store.write_json(f"timings/{step}-driver/all/driver.json", figures)
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        """Note how long the driver worked on a step that made something; passes note the times of their units."""
+        before, started, cpu = len(self.records), time.monotonic(), time.process_time()
+        yield
+        if step in DRIVER_STEPS and any(record.is_new for record in self.records[before:]):
+            size = sum(shard.size for shard in self.shards)
+            figures = {"pass": step, "unit": "driver", "text_bytes": size, "worker": os.getpid()}
+            figures |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
+            self.store.write_json(f"timings/driver/{step}.json", figures)
 
     def check(self) -> None:
         """Find every mistake in what the manifest names before any work: inputs, benchmarks, quarantine, tokenizer."""
@@ -209,8 +213,9 @@ class Build:
 
     def tokenize(self) -> None:
         """Text becomes tokens, with fill-in-the-middle."""
-        self.tokenizer = self._tokenizer()
-        self.records.append(self.tokenizer)
+        with self._timed("tokenizer"):
+            self.tokenizer = self._tokenizer()
+            self.records.append(self.tokenizer)
         parameters = self.manifest.fim.parameters if self.manifest.fim.components else None
         description = self.store.read_json(self.tokenizer.files[0].path)
         try:

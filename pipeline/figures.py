@@ -26,7 +26,18 @@ COUNTS = pa.schema([pa.field(n, t) for n, t in KEYS.items()] + [pa.field(n, pa.i
 ``outcome`` and ``item`` are). ``outcome`` is the first reason, empty: kept; null: not judged yet. ``item`` is the row
 of the first benchmark item hit, -1: none."""
 
-PASSES = {"crawl": "documents", "annotate": "language", "tokenize": "tokens"}
+STEPS = {
+    "crawl": "documents",
+    "annotate": "language",
+    "judge": "verdicts",
+    "deduplicate": "duplicates",
+    "tokenizer": "tokenizer",
+    "tokenize": "tokens",
+    "select": "selection",
+    "plan": "plan",
+}
+PASSES = ("crawl", "annotate", "tokenize")
+"""Steps whose units note their times in the workers; of the others the driver notes its own."""
 SPLITS = ("train", "validation", "held_out")
 DROPS = (
     judge.REPEATED,
@@ -310,8 +321,12 @@ def stages(store: Store, records: Sequence[Record]) -> pa.Table:
     From the notes of each unit's last run, which lie beside the build and enter no digest; units without are left out.
     """
     rows = []
-    for name, role in PASSES.items():
-        notes = [_timing(store, name, record) for record in records if record.stage.role == role]
+    for name, role in STEPS.items():
+        if name in PASSES:
+            paths = [f"{name}/{r.stage.source}/{r.unit}" for r in records if r.stage.role == role]
+        else:
+            paths = [f"driver/{name}"] if any(record.stage.role == role for record in records) else []
+        notes = [_timing(store, path) for path in paths]
         found = [note for note in notes if note is not None]
         if not found:
             continue
@@ -324,9 +339,9 @@ def stages(store: Store, records: Sequence[Record]) -> pa.Table:
     return pa.Table.from_pylist(rows, pa.schema(fields))
 
 
-def _timing(store: Store, name: str, record: Record) -> Row | None:
+def _timing(store: Store, path: str) -> Row | None:
     try:
-        note: Row = store.read_json(f"timings/{name}/{record.stage.source}/{record.unit}.json")
+        note: Row = store.read_json(f"timings/{path}.json")
     except (FileNotFoundError, ValueError):
         return None
     return note

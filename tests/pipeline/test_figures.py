@@ -273,7 +273,7 @@ def test_redactions_of_all_kinds_are_those_of_all_samples() -> None:
 def test_stages_sum_the_timings_of_the_units() -> None:
     store, _, records = built()
     found = {row["pass"]: row for row in tables()["stages"].to_pylist()}
-    assert list(found) == ["crawl", "annotate", "tokenize"]
+    assert list(found) == ["crawl", "annotate", "judge", "deduplicate", "tokenizer", "tokenize", "select", "plan"]
     paths = [path for path in store.files("timings/annotate") if path.endswith(".json")]
     notes = [store.read_json(path) for path in paths]
     assert found["annotate"]["units"] == len(notes) == sum(r.stage.role == "language" for r in records)
