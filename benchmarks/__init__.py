@@ -43,7 +43,7 @@ def measured(costs: dict[str, float], name: str) -> Any:
     """Add the CPU seconds of a block to ``costs[name]``, with those of the workers that it started."""
     before, start = set(children()), cpu_seconds()
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 2
     while set(children()) - before and time.monotonic() < deadline:
         time.sleep(0.02)
     costs[name] = costs.get(name, 0.0) + cpu_seconds() - start

@@ -8,6 +8,7 @@ to 9 are exchanged, all by keyed hash. So copies are no duplicates of each other
 line lengths of the original, and are not real code.
 """
 
+import gzip
 import io
 import json
 import re
@@ -113,7 +114,10 @@ def _write_archive(folder: Path, pin: Pin, copy: int, files: list[tuple[str, byt
             for path, data in files:
                 archive.writestr(zipfile.ZipInfo(path, _DATE), data, zipfile.ZIP_DEFLATED)
     else:
-        with tarfile.open(folder / name, "w:gz", compresslevel=6) as archive:
+        with (
+            gzip.GzipFile(folder / name, "wb", 6, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
             for path, data in files:
                 info = tarfile.TarInfo(path)
                 info.size = len(data)

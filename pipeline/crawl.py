@@ -17,7 +17,7 @@ import pyarrow as pa
 from filters import html, notebooks, text
 from pipeline import archives, common_crawl, github, tables
 from pipeline.found import Found
-from pipeline.inputs import CrawlUnit, Input
+from pipeline.inputs import GONE, CrawlUnit, Input
 from pipeline.manifest import ArchiveSource, GitSource, Shards, Source, WarcSource
 from pipeline.records import Record, Stage, commit
 from pipeline.schemas import DOCUMENTS, ORIGINS, REJECTS
@@ -207,6 +207,9 @@ def _batches(rows: list[tuple[bytes, dict[str, Any], bytes]], limit: int) -> Ite
 
 
 def _read_repository(source: GitSource, container: Input) -> Iterator[Found]:
+    if container.digest == GONE:
+        yield Found(container.origin, b"", container.origin, 0, None, "gone")
+        return
     if "://" not in container.url:
         yield from github.read_git(Path(container.url), container.digest, container.origin, source.limits)
         return

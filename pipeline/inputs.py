@@ -18,6 +18,10 @@ from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestE
 from pipeline.store import Store, open_url, sha256_of, source_files
 
 LOCK = "lock.json"
+GONE = "gone"
+"""In place of a commit: the remote repository is not there (any more), which is a reject and stops nothing."""
+
+_GONE = re.compile(r"not found|could not read Username|Authentication failed|returned error: (404|410|451)")
 
 
 @dataclass(frozen=True, order=True)
@@ -84,7 +88,7 @@ class Lock:
         """The commit of a branch, as it was when this build first saw it."""
         key = f"{repository.url}@{repository.ref}"
         if key not in self._pins["git"]:
-            self._pins["git"][key] = github.resolve(repository.url, repository.ref)
+            self._pins["git"][key] = _resolve(repository)
             self._changed = True
         return str(self._pins["git"][key])
 
@@ -130,11 +134,21 @@ def _file(url: str, change: str, source: Source, lock: Lock) -> Input:
     return Input(name, lock.sha256(local, change), origin, local, size)
 
 
+def _resolve(repository: GitRepository) -> str:
+    try:
+        return github.resolve(repository.url, repository.ref)
+    except github.GitError as error:
+        if "://" in repository.url and _GONE.search(str(error)):
+            return GONE
+        raise
+
+
 def _repository(repository: GitRepository, lock: Lock) -> Input:
     try:
         commit = lock.commit(repository)
     except github.GitError as error:
         raise ManifestError(str(error)) from None
     name = repository.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1]
-    origin = repository.url.removesuffix(".git") if "://" in repository.url else name
-    return Input(name, commit, origin, repository.url, 0)
+    is_remote = "://" in repository.url and not repository.url.startswith("file://")
+    origin = repository.url.removesuffix(".git") if is_remote else name
+    return Input(name, commit, origin, repository.url.removeprefix("file://"), 0)

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.crawl import Crawl
 from pipeline.found import Found, Limits
 from pipeline.github import GitError, fetch, read_git, resolve
+from pipeline.inputs import GONE, Lock, crawl_units
+from pipeline.manifest import GitRepository, GitSource, ManifestError, Shards
+from pipeline.records import Stage, read_record
+from pipeline.store import Store
 
 LIMITS = Limits(max_file_bytes=1000)
 
@@ -331,3 +336,23 @@ def test_leaving_early_leaves_no_process(repository):
     found.close()
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True).stdout
     assert "git" not in children.split()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "private/x"])
+def test_a_remote_repository_that_is_gone_is_one_reject(server: str, tmp_path: Path, name: str) -> None:
+    repository = GitRepository(url=f"{server}/{name}", ref="HEAD")
+    source = GitSource(name="git", kind="git", repositories=(repository,))
+    store = Store(str(tmp_path))
+    (unit,) = crawl_units(source, Lock(store))
+    assert unit.inputs[0].digest == GONE
+    stage = Stage("documents", "0" * 16, "git")
+    Crawl(source, Shards(), frozenset(), stage, store).run(unit.as_json())
+    record = read_record(store, stage, unit.name)
+    assert record is not None
+    assert record.counts["rejects"] == {"gone": 1}
+
+
+def test_a_local_repository_that_is_missing_stops_before_any_work(tmp_path: Path) -> None:
+    source = GitSource(name="git", kind="git", repositories=(GitRepository(url=str(tmp_path / "none"), ref="HEAD"),))
+    with pytest.raises(ManifestError, match="none"):
+        crawl_units(source, Lock(Store(str(tmp_path))))
