@@ -58,11 +58,15 @@ class Pin:
     why: str
 
 
-def pins(small: bool = False) -> list[Pin]:
-    """The pinned files, in the order of the table; the small set is a part of the whole."""
+def table() -> list[Pin]:
+    """Every pinned file: of the small set, of the full one, and what only tests need."""
     with TABLE.open(encoding="utf-8", newline="") as lines:
-        table = [Pin(**row) for row in csv.DictReader(lines, delimiter="\t")]
-    return [pin for pin in table if pin.set == "small" or not small]
+        return [Pin(**row) for row in csv.DictReader(lines, delimiter="\t")]
+
+
+def pins(small: bool = False) -> list[Pin]:
+    """The pinned files of the demo, in the order of the table; the small set is a part of the full one."""
+    return [pin for pin in table() if pin.set == "small" or (pin.set == "full" and not small)]
 
 
 def cached(pin: Pin) -> Path:

@@ -266,7 +266,7 @@ class Build:
             self.say(f"tokenizer: training on {sum(map(len, texts)) / 1e6:.1f} M characters")
             parameters = self.manifest.fim.parameters
             specials = [configuration.eos, *([configuration.bos] if configuration.bos else [])]
-            specials += [parameters.begin, parameters.hole, parameters.end]
+            specials += [parameters.begin, parameters.hole, parameters.end, *configuration.add]
             content = tokenize.train(texts, configuration.train, specials).encode()
         path = stage.file("tokenizer", "/tokenizer.json")
         self.store.write(path, content)
@@ -274,17 +274,15 @@ class Build:
         written = Written(path, 0, sha256, len(content), sha256)
         return commit(self.store, Record(stage, "tokenizer", inputs, (written,), {}))
 
-    @staticmethod
-    def _given_tokenizer(path: str) -> bytes:
+    def _given_tokenizer(self, path: str) -> bytes:
         try:
             with open_url(path) as file:
-                content = file.read()
-            orjson.loads(content)["model"]
+                content = orjson.loads(file.read())
+            return orjson.dumps(tokenize.with_controls(content, self.manifest.tokenizer.add))
         except FileNotFoundError:
             raise ManifestError(f"tokenizer.path: no file {path}") from None
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise ManifestError(f"tokenizer.path: {path} is not a tokenizer.json") from None
-        return content
 
     def _tokenizer_sample(self) -> list[str]:
         configuration = self.manifest.tokenizer.train

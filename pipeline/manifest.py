@@ -138,6 +138,7 @@ class Tokenizer(_Model):
 
     path: str | None = Field(None, description="a tokenizer.json (fsspec URL)")
     train: TrainTokenizer | None = None
+    add: tuple[str, ...] = Field((), description="control tokens to append, in this order, where the file lacks them")
     eos: str = Field("<｜end▁of▁sentence｜>", description="content of the end-of-text token")
     bos: str | None = Field(None, description="content of a token to put before every sample")
 

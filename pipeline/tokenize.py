@@ -70,6 +70,19 @@ def controls_of(tokenizer: dict[str, Any], eos: str, bos: str | None, parameters
     return Controls(find(eos), find(bos) if bos else None, sentinels)
 
 
+def with_controls(tokenizer: dict[str, Any], contents: Sequence[str]) -> dict[str, Any]:
+    """The tokenizer with these control tokens appended behind its highest id, those that it has already left out."""
+    added = list(tokenizer.get("added_tokens", []))
+    has = {token["content"] for token in added}
+    highest = max([*tokenizer["model"]["vocab"].values(), *(token["id"] for token in added)])
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    for content in dict.fromkeys(contents):
+        if content not in has:
+            highest += 1
+            added.append({"id": highest, "content": content} | flags)
+    return tokenizer | {"added_tokens": added}
+
+
 def plain_encoder(tokenizer: dict[str, Any], controls: Controls) -> Any:
     """An encoder that treats the text of control tokens as ordinary text."""
     import fastokens

@@ -24,7 +24,7 @@ def small_inputs() -> Path:
 @cache
 def package(name: str, version: str) -> Path:
     """The file of a package that ``manifests/demo_inputs.tsv`` pins."""
-    pin = next((pin for pin in demo_inputs.pins() if (pin.name, pin.version) == (name, version)), None)
+    pin = next((pin for pin in demo_inputs.table() if (pin.name, pin.version) == (name, version)), None)
     if pin is None:
         raise LookupError(f"{name} {version} is not in {demo_inputs.TABLE.name}")
     with _lock(name):

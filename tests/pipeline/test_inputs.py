@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import github
 from pipeline.inputs import LOCK, CrawlUnit, Input, Lock, crawl_units
 from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, TableSource
 from pipeline.store import Store
@@ -203,3 +204,20 @@ def test_a_repository_or_branch_that_is_missing_is_a_message(repository, tmp_pat
         source = GitSource(name="git", kind="git", repositories=(GitRepository(url=url, ref=ref),))
         with pytest.raises(ManifestError):
             crawl_units(source, lock)
+
+
+@pytest.mark.parametrize("commit", ["0123456789abcdef0123456789abcdef01234567", None], ids=["at one commit", "gone"])
+def test_two_remote_repositories_of_one_name_are_two_units(lock, monkeypatch, commit):
+    """A fork that changed nothing is an origin of its own; of two that are gone both are rejects."""
+
+    def resolve(url: str, ref: str) -> str:
+        if commit is None:
+            raise github.GitError(f"{url}: repository not found")
+        return commit
+
+    monkeypatch.setattr(github, "resolve", resolve)
+    urls = ("https://example.org/a/tool", "https://example.org/b/tool.git")
+    source = GitSource(name="git", kind="git", repositories=tuple(GitRepository(url=url) for url in urls))
+    units = crawl_units(source, lock)
+    assert sorted(i.origin for unit in units for i in unit.inputs) == [url.removesuffix(".git") for url in urls]
+    assert len({unit.name for unit in units}) == 2
