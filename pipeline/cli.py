@@ -157,7 +157,8 @@ def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
         build.store.sweep()
         records = build.run(options.until)
         manifest_text = Path(options.manifest).read_text() if os.path.exists(options.manifest) else ""
-        digest = verify.write_index(build.store, build.manifest.name, manifest_text, records, options.until)
+        part = "" if options.sample == 1 and options.until == STEPS[-1] else f".{options.sample:g}-{options.until}"
+        digest = verify.write_index(build.store, build.manifest.name, part, manifest_text, records)
         verify.conservation(records)
         page = report.write(build, records, digest, time.monotonic() - started)
     print(f"done in {human_time(time.monotonic() - started)}: {len(records):,} units")

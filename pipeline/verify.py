@@ -29,13 +29,19 @@ def root_digest(records: Iterable[Record]) -> str:
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def write_index(store: Store, name: str, manifest: str, records: Sequence[Record], until: str) -> str:
-    """Write the list of a build's units, and give its root digest."""
+def write_index(store: Store, name: str, part: str, manifest: str, records: Sequence[Record]) -> str:
+    """Write the list of a build's units, and give its root digest.
+
+    ``part`` marks a build of a sample or of some steps only (``.0.1-judge``): it stands beside the whole build of that
+    name, and goes when the whole is built.
+    """
     units = [[r.stage.role, r.stage.source, r.stage.fingerprint, r.unit] for r in records]
     digest = root_digest(records)
-    store.write_json(
-        f"{BUILDS}/{name}.json", {"digest": digest, "manifest": manifest, "units": sorted(units), "until": until}
-    )
+    store.write_json(f"{BUILDS}/{name}{part}.json", {"digest": digest, "manifest": manifest, "units": sorted(units)})
+    if not part:
+        for other in builds(store):
+            if other.startswith(f"{name}."):
+                store.remove(f"{BUILDS}/{other}.json")
     return digest
 
 

@@ -284,3 +284,13 @@ def test_help_teaches_by_example():
             [sys.executable, "-m", "pipeline.cli", command, "--help"], capture_output=True, text=True, cwd=CHECKOUT
         )
         assert f"headrace {command}" in done.stdout.split("examples:")[1]
+
+
+def test_a_part_of_a_build_stands_beside_the_whole_and_gc_keeps_both(site, copy):
+    copy.build("--workers", "1", "--until", "judge")
+    copy.build("--workers", "1", "--sample", "0.3", "--until", "annotate")
+    names = sorted(path.name for path in (copy.out / "builds").iterdir())
+    assert names == ["small.0.3-annotate.json", "small.1-judge.json", "small.json"]
+    copy.headrace("gc", str(copy.out), "--yes")
+    assert copy.build("--workers", "1") == site.digest
+    assert [path.name for path in (copy.out / "builds").iterdir()] == ["small.json"]
