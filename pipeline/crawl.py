@@ -21,7 +21,7 @@ from pipeline.inputs import GONE, CrawlUnit, Input
 from pipeline.manifest import ArchiveSource, GitSource, Shards, Source, WarcSource
 from pipeline.records import Record, Stage, commit
 from pipeline.schemas import DOCUMENTS, ORIGINS, REJECTS
-from pipeline.store import Store, Written, open_url
+from pipeline.store import Store, TableWriter, Written, open_url
 
 MODULES = ("pipeline.crawl",)
 LIBRARIES = ("fastwarc", "turbohtml", "publicsuffixlist", "orjson")
@@ -75,12 +75,14 @@ class Crawl:
     def run(self, specification: dict[str, Any]) -> int:
         """Crawl the unit of this specification; gives the bytes of text written."""
         unit = CrawlUnit.from_json(specification)
-        writer = _UnitWriter(self, unit)
         form = FORMS[self.source.kind]
-        for container in unit.inputs:
-            for found in self._read(container):
-                writer.add(found, form)
-        return writer.commit()
+        with self.store.table_writer(self.stage.file(unit.name, ".rejects.parquet"), REJECTS) as rejects:
+            writer = _UnitWriter(self, unit, rejects)
+            for container in unit.inputs:
+                for found in self._read(container):
+                    writer.add(found, form)
+            writer.finish()
+        return writer.commit(rejects.written)
 
     def _read(self, container: Input) -> Iterator[Found]:
         source, limits = self.source, self.source.limits
@@ -99,8 +101,8 @@ class Crawl:
 class _UnitWriter:
     """Collects what a unit offers; holds at most one shard's text, as the UTF-8 bytes of each document."""
 
-    def __init__(self, crawl: Crawl, unit: CrawlUnit):
-        self._crawl, self._unit = crawl, unit
+    def __init__(self, crawl: Crawl, unit: CrawlUnit, rejects: TableWriter):
+        self._crawl, self._unit, self._rejects_writer = crawl, unit, rejects
         self._rows: list[tuple[bytes, dict[str, Any], bytes]] = []
         self._text_bytes = self._offered = self._documents = 0
         self._shards: list[Written] = []
@@ -130,6 +132,8 @@ class _UnitWriter:
         if body is None or body.text is None or sha is None:
             self._reasons[reason or "empty"] += 1
             self._rejects.append(row | {"size": found.size, "reason": reason or "empty", "raw_sha256": sha})
+            if len(self._rejects) == _REJECT_BATCH:
+                self._write_rejects()
             return
         text_bytes = body.text.encode()
         row |= {"form": form, "raw_bytes": found.size, "raw_sha256": sha, "encoding": body.encoding}
@@ -141,38 +145,41 @@ class _UnitWriter:
         origin[1] += len(text_bytes)
         self._documents += 1
         self._text_bytes += len(text_bytes)
-        if self._text_bytes >= self._crawl.shards.text_bytes:
+        shards = self._crawl.shards
+        if self._text_bytes >= shards.text_bytes or len(self._rows) >= shards.rows:
             self._write_shard()
 
-    def commit(self) -> int:
-        """Write what is left, then the record. Rows offered = documents + rejects."""
+    def finish(self) -> None:
+        """Write what is left."""
         if self._rows:
             self._write_shard()
+        self._write_rejects()
+
+    def commit(self, rejects: Written) -> int:
+        """Write the origins, then the record. Rows offered = documents + rejects."""
         stage, store = self._crawl.stage, self._crawl.store
-        files = list(self._shards)
-        rejects = (
-            pa.RecordBatch.from_pylist(self._rejects[i : i + _REJECT_BATCH], REJECTS)
-            for i in range(0, len(self._rejects), _REJECT_BATCH)
-        )
-        files.append(store.write_table(stage.file(self._unit.name, ".rejects.parquet"), REJECTS, rejects))
         origins = [
             {"source": self._crawl.source.name, "origin": origin, "revision": revision, "licence": None}
             | {"documents": documents, "text_bytes": size}
             for (origin, revision), (documents, size) in sorted(self._origins.items())
         ]
         origin_rows = pa.RecordBatch.from_pylist(origins, ORIGINS)
-        files.append(store.write_table(stage.file(self._unit.name, ".origins.parquet"), ORIGINS, [origin_rows]))
-        rejected = len(self._rejects)
-        if self._offered != self._documents + rejected or self._documents != sum(s.rows for s in self._shards):
-            raise AssertionError(f"{self._unit.name}: {self._offered} offered, {self._documents} + {rejected} kept")
+        written = store.write_table(stage.file(self._unit.name, ".origins.parquet"), ORIGINS, [origin_rows])
+        files = (*self._shards, rejects, written)
+        if self._offered != self._documents + rejects.rows or self._documents != sum(s.rows for s in self._shards):
+            raise AssertionError(f"{self._unit.name}: {self._offered} offered, {self._documents} + {rejects.rows} kept")
         counts: dict[str, Any] = {
             "offered": self._offered,
             "documents": self._documents,
             "text_bytes": self._shard_bytes,
         }
         counts["rejects"] = dict(sorted(self._reasons.items()))
-        commit(store, Record(stage, self._unit.name, self._unit.digests, tuple(files), counts))
+        commit(store, Record(stage, self._unit.name, self._unit.digests, files, counts))
         return sum(self._shard_bytes)
+
+    def _write_rejects(self) -> None:
+        self._rejects_writer.write(pa.RecordBatch.from_pylist(self._rejects, REJECTS))
+        self._rejects = []
 
     def _write_shard(self) -> None:
         self._rows.sort(key=lambda row: row[0])

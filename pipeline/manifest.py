@@ -188,6 +188,7 @@ class Shards(_Model):
     """Where shards are cut. Part of what makes the documents: a change crawls again."""
 
     text_bytes: int = Field(64_000_000, gt=0, description="a shard of documents is cut at this size of text")
+    rows: int = Field(100_000, gt=0, description="or at this number of documents, whichever comes first")
     row_group_bytes: int = Field(8_000_000, gt=0, description="text of one row group, what a worker holds at once")
 
 

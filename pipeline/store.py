@@ -231,6 +231,8 @@ class LogicalDigest:
         """Add rows."""
         if batch.schema != self._schema:
             raise ValueError(f"rows of {batch.schema} do not fit {self._schema}")
+        if not batch.num_rows:
+            return
         for field in self._schema:
             column = batch.column(field.name)
             for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:

@@ -23,9 +23,7 @@ from tests.pipeline.test_crawl import archives, crawled
 
 PARAMETERS = MinHashParameters(permutations=64, bands=8)
 BENCHMARK = "Print a message and newline to stdout or a file. This should be used instead"
-INDEX = contamination.build_index(
-    [Benchmark("mine", "a", BENCHMARK)]
-)
+INDEX = contamination.build_index([Benchmark("mine", "a", BENCHMARK)])
 HTML = "<html><head><title>unseen</title></head><body><p>Some visible text &amp; more</p></body></html>"
 STAGES = {name: Stage(name, "f" * 16, "code") for name in TABLES}
 
@@ -51,7 +49,11 @@ def real(tmp_path_factory):
     (record,) = crawled(store, archives(package("click", "8.1.7")), Shards(row_group_bytes=50_000))
     unit, path = record.files[0].path.rsplit("/", 1)[1].removesuffix(".parquet"), record.files[0].path
     store.write("index.bin", contamination.to_bytes(INDEX))
-    specification = {"unit": unit, "path": path, "inputs": {name: {"documents": record.files[0].digest} for name in TABLES}}
+    specification = {
+        "unit": unit,
+        "path": path,
+        "inputs": {name: {"documents": record.files[0].digest} for name in TABLES},
+    }
     annotated(store, specification)
     table = store.read_table(path)
     return store, specification, table.combine_chunks().to_batches()[0]
@@ -132,7 +134,10 @@ def test_every_table_has_a_row_for_every_document(real):
 
 def test_annotating_gives_the_bytes_of_text_and_does_nothing_twice(real):
     store, specification, rows = real
-    before = {n: (record_of(store, specification, n), _changed_at(store, STAGES[n].file(specification["unit"]))) for n in TABLES}
+    before = {
+        n: (record_of(store, specification, n), _changed_at(store, STAGES[n].file(specification["unit"])))
+        for n in TABLES
+    }
     assert annotated(store, specification) >= sum(rows.column("text_bytes").to_pylist())
     for name, (record, time) in before.items():
         assert record_of(store, specification, name) == record
@@ -249,7 +254,9 @@ def test_tables_have_their_schemas_and_no_nulls():
 
 
 def test_texts_that_differ_in_case_only_are_no_exact_duplicates_but_have_equal_keys():
-    a, b = sign(documents([{"text": "one two three four five six"}, {"text": "One two three four five six"}]), PARAMETERS).to_pylist()
+    a, b = sign(
+        documents([{"text": "one two three four five six"}, {"text": "One two three four five six"}]), PARAMETERS
+    ).to_pylist()
     assert a["text_hash"] != b["text_hash"]
     assert a["keys"] == b["keys"]
 

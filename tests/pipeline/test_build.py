@@ -37,8 +37,12 @@ def place(tmp_path) -> Path:
     """A folder with a manifest and its input: archives of small programs, a table of prose."""
     (tmp_path / "in").mkdir()
     for n in range(3):
-        files = {f"f{n}_{i}.py": f"def f{i}_{n}(value):\n    return value + {i * n}\n".encode() * (i + 1) for i in range(12)}
-        zip_of(tmp_path / "in" / f"p{n}-1.0.zip", files | {"same.py": b"print('the same everywhere')\n", "a.bin": b"\0"})
+        files = {
+            f"f{n}_{i}.py": f"def f{i}_{n}(value):\n    return value + {i * n}\n".encode() * (i + 1) for i in range(12)
+        }
+        zip_of(
+            tmp_path / "in" / f"p{n}-1.0.zip", files | {"same.py": b"print('the same everywhere')\n", "a.bin": b"\0"}
+        )
     rows = [{"url": f"https://example.org/{i}", "text": f"{i} {PROSE}{i}"} for i in range(5)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
@@ -110,12 +114,20 @@ def test_a_sample_is_a_keyed_share_of_the_units_and_at_least_one_of_each_source(
     assert all(len(make(s).units["prose"]) == 1 for s in (1e-9, 1.0))
 
 
-def test_units_pinned_while_checking_are_written_before_work_starts(make):
+class Stopped(Engine):
+    """An engine that does not start."""
+
+    def pipeline(self) -> Any:
+        raise KeyError
+
+
+def test_inputs_are_pinned_before_work_starts(make, place):
     build = make()
-    build.check()
-    assert set(build.store.read_json("lock.json")["files"]) == {
-        str(p) for p in [*sorted(Path(build.manifest.sources[0].paths[0]).iterdir()), Path(build.manifest.sources[1].paths[0])]  # type: ignore[union-attr]
-    }
+    build.engine = Stopped(quiet=True)
+    with pytest.raises(KeyError):
+        build.run("crawl")
+    pins = build.store.read_json("lock.json")["files"]
+    assert set(pins) == {str(path) for path in [*(place / "in").iterdir(), place / "rows.jsonl"]}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +149,7 @@ def test_what_the_manifest_names_and_is_not_there_stops_before_any_work(make, ch
 
 
 def test_a_tokenizer_that_lacks_the_controls_is_a_message(make, place):
-    (place / "t.json").write_text(json.dumps({"model": {"vocab": {}}, "added_tokens": []}))
+    (place / "t.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": []}))
     build = make(tokenizer={"path": "t.json"})
     with pytest.raises(ManifestError, match="tokenizer: the tokenizer has no added token"):
         build.run("tokenize")

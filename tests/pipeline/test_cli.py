@@ -93,7 +93,7 @@ def test_a_long_file_is_judged_by_its_first_mebibyte_wherever_that_ends(capsys, 
     found = set()
     for shift in range(3):
         path = tmp_path / f"script{shift}"
-        path.write_text("#!/usr/bin/env python3\n" + "#" * shift + "日本語" * 200_000 + "\n")
+        path.write_text("#!/usr/bin/env python3\n" + "#" * shift + "あ" * 400_000 + "\n")
         found |= set(classified(capsys, str(path)).values())
     assert found == {"Python"}
 

@@ -236,7 +236,12 @@ def test_where_shards_are_cut_changes_no_document(real, tmp_path):
 
 def test_a_unit_that_offers_only_rejects_has_no_shard_and_is_whole(store, tmp_path):
     (record,) = crawled(store, archives(zip_of(tmp_path / "a-1.0.zip", {"a.bin": b"\0\1", "../b": b"x"})))
-    assert record.counts == {"offered": 2, "documents": 0, "text_bytes": [], "rejects": {"binary": 1, "path_traversal": 1}}
+    assert record.counts == {
+        "offered": 2,
+        "documents": 0,
+        "text_bytes": [],
+        "rejects": {"binary": 1, "path_traversal": 1},
+    }
     assert [file.rows for file in record.files] == [2, 0]
     assert list(check(store, record)) == []
 

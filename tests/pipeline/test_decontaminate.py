@@ -20,7 +20,11 @@ from pipeline.verify import check
 from tests.inputs import package
 
 ROWS = [
-    {"id": f"q/{i}", "question": f"how many apples has number {i} when all the others are gone", "answer": [f"it is {i}", "no"]}
+    {
+        "id": f"q/{i}",
+        "question": f"how many apples has number {i} when all the others are gone",
+        "answer": [f"it is {i}", "no"],
+    }
     for i in range(20)
 ]
 STAGE = Stage("benchmarks", "f" * 16)

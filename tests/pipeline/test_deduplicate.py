@@ -20,7 +20,6 @@ from pipeline.judge import Shard
 from pipeline.records import Record, Stage
 from pipeline.schemas import DUPLICATES
 from pipeline.store import Store, fixed_rows
-from tests.pipeline.test_annotate import documents
 from tests.pipeline.test_judge import PARAMETERS, judged, manifest_of, shard_of
 
 ENGINE = Engine(quiet=True)
@@ -183,11 +182,15 @@ def test_an_exact_duplicate_of_a_dropped_document_points_to_the_one_that_is_kept
     for row in outcome:
         if not row["verdict"]:
             by_text.setdefault(row["text"], []).append(row)
-    chained = [group for group in by_text.values() if {r["reason"] for r in group} == {"exact_duplicate", "near_duplicate"}]
+    chained = [
+        group for group in by_text.values() if {r["reason"] for r in group} == {"exact_duplicate", "near_duplicate"}
+    ]
     assert chained
     for group in chained:
         assert len({row["kept"] for row in group}) == 1
-        assert {row["matches"] for row in group} == {next(r["matches"] for r in group if r["reason"] == "near_duplicate")}
+        assert {row["matches"] for row in group} == {
+            next(r["matches"] for r in group if r["reason"] == "near_duplicate")
+        }
 
 
 def test_texts_without_a_word_are_exact_duplicates_but_never_near(outcome):
@@ -201,7 +204,9 @@ def test_the_stage_gives_what_one_call_of_the_kernels_on_all_keys_gives(corpus, 
     tables = [store.read_table(shard.tables["signatures"].files[0].path) for shard in shards]
     places = list(zip(ranking.shard.tolist(), ranking.row.tolist(), strict=True))
     takes_part = np.flatnonzero((ranking.exact_of < 0) & (ranking.n_words > 0))
-    keys = np.concatenate([fixed_rows(tables[s].column("keys"))[r : r + 1].view("<u8")[0] for s, r in np.array(places)[takes_part]])
+    keys = np.concatenate(
+        [fixed_rows(tables[s].column("keys"))[r : r + 1].view("<u8")[0] for s, r in np.array(places)[takes_part]]
+    )
     found = clusters.shared(keys, np.repeat(takes_part.astype(np.uint64), PARAMETERS.bands))
     sidecars = np.concatenate(
         [fixed_rows(tables[s].column("sidecar"))[r : r + 1] for s, r in np.array(places)[found.ranks.astype(np.int64)]]
@@ -345,7 +350,9 @@ def test_edges_of_several_partitions_count_once(rows, shuffler):
     shuffler.shuffle(rows)
     columns = [np.array([r[i] for r in rows], t) for i, t in enumerate((np.uint64, np.uint64, np.uint16))]
     found = module._unique(Edges(*columns))
-    assert list(zip(found.better.tolist(), found.worse.tolist(), found.matches.tolist(), strict=True)) == sorted(set(rows))
+    assert list(zip(found.better.tolist(), found.worse.tolist(), found.matches.tolist(), strict=True)) == sorted(
+        set(rows)
+    )
 
 
 def test_a_stage_over_an_object_store_gives_the_same(corpus, outcome):

@@ -34,7 +34,9 @@ def test_another_runner_is_taken_by_its_name():
 
 def test_an_error_of_a_worker_becomes_what_the_worker_meant():
     engine = Engine()
-    beams = RuntimeError("Traceback ...\nRuntimeError: headrace fault: can't write a: disk full. Free [while running 'Crawl']\n")
+    beams = RuntimeError(
+        "Traceback ...\nRuntimeError: headrace fault: can't write a: disk full. Free [while running 'Crawl']\n"
+    )
     assert str(engine.explain(beams)) == "can't write a: disk full. Free"
     assert type(engine.explain(beams)) is StorageError
     other = engine.explain(RuntimeError("headrace fault: this worker's code differs\nmore"))
@@ -45,7 +47,12 @@ def test_an_error_of_a_worker_becomes_what_the_worker_meant():
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(-9, "SIGKILL: out of memory or killed"), (137, "SIGKILL: out of memory or killed"), (-11, "SIGSEGV"), (3, "exit status 3")],
+    [
+        (-9, "SIGKILL: out of memory or killed"),
+        (137, "SIGKILL: out of memory or killed"),
+        (-11, "SIGSEGV"),
+        (3, "exit status 3"),
+    ],
 )
 def test_how_a_worker_died_is_said_in_words(code, said):
     assert _describe(code) == said
@@ -58,7 +65,9 @@ def test_errors_of_other_threads_go_where_they_went_before(monkeypatch):
     with Engine().watch():
         error = ValueError("mine")
         thread = types.SimpleNamespace(name="progress")
-        threading.excepthook(types.SimpleNamespace(thread=thread, exc_value=error, exc_type=ValueError, exc_traceback=None))
+        threading.excepthook(
+            types.SimpleNamespace(thread=thread, exc_value=error, exc_type=ValueError, exc_traceback=None)
+        )
     assert seen == [error]
     assert threading.excepthook is before
 

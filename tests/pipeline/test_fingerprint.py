@@ -51,7 +51,9 @@ def digests_in(checkout: Path) -> dict[str, str]:
         f"print(json.dumps({{k: f.fingerprint('x', {{}}, m) for k, m in {MODULES!r}.items()}}))"
     )
     environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONHASHSEED": "99"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=checkout, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=checkout, capture_output=True, check=True
+    )
     return dict(json.loads(done.stdout))
 
 
@@ -131,7 +133,9 @@ def test_every_module_of_ours_that_a_stage_loads_is_in_its_closure():
     packages = {"pipeline/__init__", "filters/__init__", "languages/__init__"}
     for module in ("pipeline.crawl", "pipeline.tokenize", "languages", "filters.rules"):
         done = subprocess.run([sys.executable, "-c", script, module], cwd=ROOT, capture_output=True, check=True)
-        loaded = {fingerprint._source_of(name) for name in json.loads(done.stdout) if name.split(".")[0] in fingerprint.OURS}
+        loaded = {
+            fingerprint._source_of(name) for name in json.loads(done.stdout) if name.split(".")[0] in fingerprint.OURS
+        }
         names = {path.relative_to(ROOT).with_suffix("").as_posix() for path in loaded - fingerprint._closure(module)}
         assert names <= packages, module
 
@@ -156,7 +160,9 @@ def test_another_role_configuration_code_library_or_upstream_is_another_fingerpr
 def test_orders_that_mean_nothing_change_nothing():
     assert fingerprint.fingerprint(
         "r", {"a": 1, "b": 2}, ("filters.fim", "filters.keyed"), ("numpy", "pyarrow"), ("u", "v")
-    ) == fingerprint.fingerprint("r", {"b": 2, "a": 1}, ("filters.keyed", "filters.fim"), ("pyarrow", "numpy"), ("v", "u"))
+    ) == fingerprint.fingerprint(
+        "r", {"b": 2, "a": 1}, ("filters.keyed", "filters.fim"), ("pyarrow", "numpy"), ("v", "u")
+    )
 
 
 def test_another_version_of_a_library_is_another_fingerprint(monkeypatch):
@@ -171,14 +177,21 @@ def test_a_library_that_is_not_there_has_a_version_too():
 
 
 def test_every_library_that_decides_content_is_installed():
-    names = {*crawl.LIBRARIES, *tokenize.LIBRARIES, *(n for ns in annotate.LIBRARIES.values() for n in ns), "tokenizers"}
+    names = {
+        *crawl.LIBRARIES,
+        *tokenize.LIBRARIES,
+        *(n for ns in annotate.LIBRARIES.values() for n in ns),
+        "tokenizers",
+    }
     assert [name for name in names if fingerprint.library_version(name) == "absent"] == []
 
 
 # The stages of a manifest -----------------------------------------------------------------------------------------
 
 
-def directories(text: str = MANIFEST, quarantine: str = "", benchmarks: str = "", path: str = "/m/a.yaml") -> dict[str, str]:
+def directories(
+    text: str = MANIFEST, quarantine: str = "", benchmarks: str = "", path: str = "/m/a.yaml"
+) -> dict[str, str]:
     """Directory of every stage of a manifest, by role and source."""
     stages = Stages(parse(text, path), quarantine, benchmarks)
     return {f"{role}/{source}": stage.directory for role, source, stage in _all(stages)}
@@ -236,7 +249,10 @@ def test_another_seed_renames_no_table_that_reads_text():
 
 
 def test_what_one_source_declares_renames_nothing_of_another():
-    before, after = directories(), directories(MANIFEST.replace("columns: {text: text}", "rows_are: code, columns: {text: text}"))
+    before, after = (
+        directories(),
+        directories(MANIFEST.replace("columns: {text: text}", "rows_are: code, columns: {text: text}")),
+    )
     different = {key for key in before if before[key] != after[key]}
     assert "language/prose" in different
     assert not {key for key in different if key.endswith("/code")}

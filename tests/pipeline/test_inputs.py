@@ -71,7 +71,9 @@ def test_the_same_file_in_two_folders_is_one_unit(folder, lock, tmp_path):
 
 def test_which_copy_is_read_does_not_depend_on_the_order_of_paths(folder, lock, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
-    assert crawl_units(archives(folder, tmp_path / "copy"), lock) == crawl_units(archives(tmp_path / "copy", folder), lock)
+    assert crawl_units(archives(folder, tmp_path / "copy"), lock) == crawl_units(
+        archives(tmp_path / "copy", folder), lock
+    )
 
 
 def test_other_bytes_under_a_name_are_another_unit(folder, lock, tmp_path):

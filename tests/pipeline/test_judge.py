@@ -40,7 +40,11 @@ def manifest_of(**changes: Any) -> Manifest:
 
 
 def shard_of(
-    store: Store, rows: list[dict[str, Any]] | pa.RecordBatch, name: str = "a", source: str = "code", row_group: int = 1000
+    store: Store,
+    rows: list[dict[str, Any]] | pa.RecordBatch,
+    name: str = "a",
+    source: str = "code",
+    row_group: int = 1000,
 ) -> Shard:
     """A shard of documents with real tables, written into ``store``."""
     batch = rows if isinstance(rows, pa.RecordBatch) else documents([{"source": source} | row for row in rows])
@@ -190,7 +194,9 @@ def test_a_changed_threshold_judges_by_the_values_that_are_stored(store):
 def language_table(names: list[str], kinds: list[str]) -> pa.RecordBatch:
     n = len(names)
     columns = [names, kinds, ["x"] * n, [0] * n]
-    return pa.RecordBatch.from_arrays([pa.array(c, f.type) for c, f in zip(columns, LANGUAGE, strict=True)], schema=LANGUAGE)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, LANGUAGE, strict=True)], schema=LANGUAGE
+    )
 
 
 def test_a_kept_other_language_has_the_kind_that_the_manifest_gives_it():
@@ -215,7 +221,10 @@ COMPONENTS = [
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["code", "data", "prose", "page"]), st.sampled_from(["C", "C++", "other:x"])), max_size=8),
+    st.lists(
+        st.tuples(st.sampled_from(["code", "data", "prose", "page"]), st.sampled_from(["C", "C++", "other:x"])),
+        max_size=8,
+    ),
     st.sampled_from(["code", "pages"]),
     st.permutations(COMPONENTS),
 )
@@ -313,7 +322,10 @@ def test_a_build_without_repeats_has_none(store):
 
 
 def test_a_record_counts_every_outcome_and_is_found_again(store):
-    shard = shard_of(store, [{"path": b"a.py", "text": "1 2\n"}, {"path": b"b.py", "text": "xy\n"}, {"path": b"c.py", "text": "yz\n"}])
+    shard = shard_of(
+        store,
+        [{"path": b"a.py", "text": "1 2\n"}, {"path": b"b.py", "text": "xy\n"}, {"path": b"c.py", "text": "yz\n"}],
+    )
     (record,) = judged(store, [shard])
     assert record.counts == {"outcomes": {"": 2, "rule_2_alphabetic": 1}}
     assert record.files[0].rows == 3
@@ -321,7 +333,9 @@ def test_a_record_counts_every_outcome_and_is_found_again(store):
 
 
 def test_an_outcome_is_the_verdict_or_else_the_duplicate(store):
-    verdicts = store.write_table("v", VERDICTS, [pa.RecordBatch.from_pylist([{"reason": r} for r in ("", "language", "")], VERDICTS)])
+    verdicts = store.write_table(
+        "v", VERDICTS, [pa.RecordBatch.from_pylist([{"reason": r} for r in ("", "language", "")], VERDICTS)]
+    )
     rows = [{"reason": r, "kept": None, "matches": 0} for r in ("near_duplicate", "", "")]
     duplicates = store.write_table("d", DUPLICATES, [pa.RecordBatch.from_pylist(rows, DUPLICATES)])
     assert outcomes(store, verdicts.path, duplicates.path).tolist() == ["near_duplicate", "language", ""]

@@ -26,7 +26,9 @@ LINE_ENDS = np.arange(100) == NEWLINE
 Tokens = list[tuple[str, str, Record]]
 
 
-def shard(store: Store, name: str, samples: list[dict[str, Any]], source: str = "code", groups: int = 2) -> tuple[str, str, Record]:
+def shard(
+    store: Store, name: str, samples: list[dict[str, Any]], source: str = "code", groups: int = 2
+) -> tuple[str, str, Record]:
     """A token shard; each sample has tokens and may name component, split, origin, fim."""
     batch = batch_of([s["tokens"] for s in samples])
     ids = [hashlib.blake2b(f"{source}/{name}/{i}".encode(), digest_size=16).digest() for i in range(len(samples))]
@@ -55,11 +57,18 @@ def lines(n: int, every: int = 7) -> list[int]:
 
 def corpus(store: Store) -> Tokens:
     rng = np.random.default_rng(3)
+
     def samples(n: int, component: str) -> list[dict[str, Any]]:
         return [
-            {"tokens": lines(int(rng.integers(1, 130))), "component": component, "origin": f"o{i % 6}", "split": "validation" if i % 6 == 0 else "train"}
+            {
+                "tokens": lines(int(rng.integers(1, 130))),
+                "component": component,
+                "origin": f"o{i % 6}",
+                "split": "validation" if i % 6 == 0 else "train",
+            }
             for i in range(n)
         ]
+
     return [
         shard(store, "a", samples(60, "code")),
         shard(store, "b", [*samples(30, "text"), *samples(20, "code")]),
@@ -68,7 +77,9 @@ def corpus(store: Store) -> Tokens:
     ]
 
 
-def planned(store: Store, tokens: Tokens, length: int = 64, **mixture: Any) -> tuple[Samples, list[Record], list[Record]]:
+def planned(
+    store: Store, tokens: Tokens, length: int = 64, **mixture: Any
+) -> tuple[Samples, list[Record], list[Record]]:
     manifest = manifest_of(seed=4, mixture=mixture, plan={"sequence_length": length})
     selected, selection = select(store, SELECTIONS, tokens, manifest)
     return selected, selection, plan(store, PLANS, selected, tokens, LINE_ENDS, manifest)
@@ -181,7 +192,9 @@ def synthetic(lengths: np.ndarray, seed: int = 0) -> Samples:
     n = len(lengths)
     ids = np.random.default_rng(seed).integers(0, 256, (n, 16), dtype=np.uint8)
     zeros = np.zeros(n, np.int64)
-    return Samples(ids, zeros, np.arange(n), lengths, zeros, zeros, np.arange(n) % 97, np.zeros(n, bool), ("code",), ("train",))
+    return Samples(
+        ids, zeros, np.arange(n), lengths, zeros, zeros, np.arange(n) % 97, np.zeros(n, bool), ("code",), ("train",)
+    )
 
 
 def test_padding_of_150000_samples_is_at_most_a_fifth_of_a_percent(store, monkeypatch):
@@ -265,9 +278,13 @@ def test_what_is_over_the_cap_is_named_beside_its_shard_and_not_planned(store):
     assert len(selected.ids) == sum(part.count("") for part in reasons)
     assert [r.counts["dropped"] for r in selection] == [part.count(CAP) for part in reasons]
     everything = sum(r.counts["tokens"] for _, _, r in tokens)
-    assert everything == sum(p.counts.get("tokens", 0) for p in plans) + sum(r.counts["dropped_tokens"] for r in selection)
+    assert everything == sum(p.counts.get("tokens", 0) for p in plans) + sum(
+        r.counts["dropped_tokens"] for r in selection
+    )
     by_origin: dict[tuple[int, int], int] = {}
-    for origin, component, n in zip(selected.origin.tolist(), selected.component.tolist(), selected.n_tokens.tolist(), strict=True):
+    for origin, component, n in zip(
+        selected.origin.tolist(), selected.component.tolist(), selected.n_tokens.tolist(), strict=True
+    ):
         by_origin[origin, component] = by_origin.get((origin, component), 0) + n
     assert max(by_origin.values()) <= 700
 

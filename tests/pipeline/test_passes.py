@@ -67,10 +67,15 @@ class Work:
 
 
 def units_of(*names: str, **fails: str) -> list[dict[str, Any]]:
-    return [{"unit": name, "size": 1, "source": "code"} | ({"fails": fails[name]} if name in fails else {}) for name in names]
+    return [
+        {"unit": name, "size": 1, "source": "code"} | ({"fails": fails[name]} if name in fails else {})
+        for name in names
+    ]
 
 
-def run(store: Store, units: list[dict[str, Any]], engine: Engine | None = None, name: str = "crawl", work: Any = None) -> None:
+def run(
+    store: Store, units: list[dict[str, Any]], engine: Engine | None = None, name: str = "crawl", work: Any = None
+) -> None:
     run_pass(name, work or Work(store), units, engine or Capturing(), committed(store))
 
 
@@ -93,7 +98,11 @@ def graph(request, store):
     if request.param == "deduplicate":
         shards = [shard_of(store, [{"path": b"a.py", "text": "one two three four five six"}])]
         ranking = Ranking(
-            np.zeros((1, 16), np.uint8), np.zeros(1, np.uint32), np.zeros(1, np.uint32), np.full(1, -1), np.ones(1, np.uint32)
+            np.zeros((1, 16), np.uint8),
+            np.zeros(1, np.uint32),
+            np.zeros(1, np.uint32),
+            np.full(1, -1),
+            np.ones(1, np.uint32),
         )
         assert judged(store, shards)
         find_edges(store, ranking, shards, PARAMETERS, Capturing(), "k" * 64)
@@ -186,7 +195,16 @@ def test_pipelines_are_made_in_the_engine_and_run_in_passes_and_deduplicate_only
 
 
 def test_no_module_uses_what_a_runner_may_lack():
-    forbidden = {"Reshuffle", "CoGroupByKey", "AsList", "AsDict", "AsIter", "AsSingleton", "with_outputs", "TaggedOutput"}
+    forbidden = {
+        "Reshuffle",
+        "CoGroupByKey",
+        "AsList",
+        "AsDict",
+        "AsIter",
+        "AsSingleton",
+        "with_outputs",
+        "TaggedOutput",
+    }
     forbidden |= {"with_exception_handling", "CombinePerKey", "CombineGlobally", "ReadFromText", "WriteToText"}
     forbidden |= {"ReadFromParquet", "WriteToParquet", "BagStateSpec", "TimerSpec", "Redistribute"}
     for path in Path(package.__file__).parent.glob("*.py"):

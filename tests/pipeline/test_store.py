@@ -67,7 +67,9 @@ def values_of(field: pa.Field) -> st.SearchStrategy[Any]:
     elif pa.types.is_floating(kind):
         base = st.floats(allow_nan=False).map(lambda x: x + 0.0)
     else:
-        low, high = (0, 2**kind.bit_width - 1) if str(kind).startswith("u") else (-(2 ** (kind.bit_width - 1)), 2**31 - 1)
+        low, high = (
+            (0, 2**kind.bit_width - 1) if str(kind).startswith("u") else (-(2 ** (kind.bit_width - 1)), 2**31 - 1)
+        )
         base = st.integers(low, high)
     return st.none() | base if field.nullable else base
 
@@ -303,7 +305,10 @@ def test_the_digest_does_not_depend_on_batches_slices_or_tables(schema, data):
 @given(st.data())
 def test_the_digest_is_that_of_the_rows_read_back_whatever_the_writer_chose(schema, data):
     rows = data.draw(rows_of(schema))
-    options: dict[str, Any] = {"use_dictionary": data.draw(st.booleans()), "compression": data.draw(st.sampled_from(["none", "zstd"]))}
+    options: dict[str, Any] = {
+        "use_dictionary": data.draw(st.booleans()),
+        "compression": data.draw(st.sampled_from(["none", "zstd"])),
+    }
     options["data_page_version"] = data.draw(st.sampled_from(["1.0", "2.0"]))
     store = Store(f"memory://{uuid.uuid4().hex}")
     written = store.write_table("t", schema, [batch_of(rows[:2], schema), batch_of(rows[2:], schema)], **options)
@@ -339,9 +344,7 @@ def test_the_digest_differs_when_a_name_a_type_or_the_order_of_columns_does():
         pa.schema([("a", pa.int32()), ("b", pa.uint32())]),
         pa.schema([("a", pa.int32())]),
     ]
-    digests = {
-        digest_of(s, pa.RecordBatch.from_arrays([ones.cast(f.type) for f in s], schema=s)) for s in schemas_
-    }
+    digests = {digest_of(s, pa.RecordBatch.from_arrays([ones.cast(f.type) for f in s], schema=s)) for s in schemas_}
     assert len(digests) == len(schemas_)
 
 

@@ -110,9 +110,23 @@ def test_the_tokens_of_a_group_lie_raw_in_the_file(tmp_path):
         {"compression": "zstd"},
         {"use_dictionary": True},
         {"compression": "none", "use_dictionary": False, "data_page_size": 4096, "write_batch_size": 16},
-        {"compression": "none", "use_dictionary": False, "data_page_size": 4096, "write_batch_size": 16, "data_page_version": "2.0"},
-        {"compression": "none", "use_dictionary": False, "column_encoding": {"tokens.list.element": "BYTE_STREAM_SPLIT"}},
-        {"compression": "none", "use_dictionary": False, "column_encoding": {"tokens.list.element": "DELTA_BINARY_PACKED"}},
+        {
+            "compression": "none",
+            "use_dictionary": False,
+            "data_page_size": 4096,
+            "write_batch_size": 16,
+            "data_page_version": "2.0",
+        },
+        {
+            "compression": "none",
+            "use_dictionary": False,
+            "column_encoding": {"tokens.list.element": "BYTE_STREAM_SPLIT"},
+        },
+        {
+            "compression": "none",
+            "use_dictionary": False,
+            "column_encoding": {"tokens.list.element": "DELTA_BINARY_PACKED"},
+        },
     ],
     ids=["zstd", "dictionary", "many pages", "many pages of version 2", "byte stream split", "delta"],
 )

@@ -237,10 +237,14 @@ def site(tmp_path, trained):
     return store
 
 
-def tokenized(store: Store, rows: list[dict[str, Any]], dropped: tuple[bytes, ...] = (), row_group: int = 3, **changes: Any) -> Record:
+def tokenized(
+    store: Store, rows: list[dict[str, Any]], dropped: tuple[bytes, ...] = (), row_group: int = 3, **changes: Any
+) -> Record:
     """Tokenise one shard; documents at the paths in ``dropped`` are duplicates."""
     shard = shard_of(store, rows, row_group=row_group)
-    (verdict,) = judged(store, [shard], manifest_of(rules={"code": {"min_alpha_percent": 0, "max_average_line": 10**6}}))
+    (verdict,) = judged(
+        store, [shard], manifest_of(rules={"code": {"min_alpha_percent": 0, "max_average_line": 10**6}})
+    )
     paths = store.read_table(shard.path, ["path"]).column("path").to_pylist()
     entries = [{"reason": "near_duplicate" if p in dropped else "", "kept": None, "matches": 0} for p in paths]
     duplicates = store.write_table("duplicates.parquet", DUPLICATES, [pa.RecordBatch.from_pylist(entries, DUPLICATES)])
@@ -249,7 +253,11 @@ def tokenized(store: Store, rows: list[dict[str, Any]], dropped: tuple[bytes, ..
     settings_ |= {"languages": Languages(), "seed": 5, "controls": controls_of(description, EOS, None, FIM)} | changes
     work = Tokenize(STAGE, store, "tokenizer.json", **settings_)
     work.setup()
-    tables = {"verdicts": verdict.files[0].path, "duplicates": duplicates.path, "language": shard.tables["language"].files[0].path}
+    tables = {
+        "verdicts": verdict.files[0].path,
+        "duplicates": duplicates.path,
+        "language": shard.tables["language"].files[0].path,
+    }
     work.run({"unit": shard.name, "path": shard.path, "tables": tables, "inputs": {"documents": shard.digest}})
     record = read_record(store, STAGE, shard.name)
     assert record is not None
@@ -358,7 +366,9 @@ def test_personal_data_is_replaced_before_encoding_and_counted(site, trained):
 def test_a_cut_for_fim_never_leaves_a_part_of_an_address(site, trained):
     record = tokenized(site, python_rows([SECRETS + f"x{i} = 1\n" for i in range(60)]), fim=ALL_FIM)
     for sample in samples_of(site, record):
-        assert not {"ada", "lovelace", "81.2"} & set(re.findall(r"ada|lovelace|81\.2", decode(trained, sample["tokens"])))
+        assert not {"ada", "lovelace", "81.2"} & set(
+            re.findall(r"ada|lovelace|81\.2", decode(trained, sample["tokens"]))
+        )
 
 
 def test_redaction_can_be_turned_off(site, trained):

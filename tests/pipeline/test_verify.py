@@ -62,7 +62,11 @@ def test_a_build_that_lost_nothing_says_so_stage_by_stage():
 
 
 DOCTORED: list[tuple[str, Callable[[Record], Record], str]] = [
-    ("documents", lambda r: replace(r, counts={**r.counts, "offered": 13}), "rows offered 13 is not documents . rejects 12"),
+    (
+        "documents",
+        lambda r: replace(r, counts={**r.counts, "offered": 13}),
+        "rows offered 13 is not documents . rejects 12",
+    ),
     ("documents", lambda r: replace(r, counts={**r.counts, "rejects": {"binary": 1}}), "rows offered 12 is not"),
     *(
         (role, lambda r: replace(r, files=(replace(r.files[0], rows=9),)), f"documents 10 is not rows of {role} 9")
@@ -70,7 +74,11 @@ DOCTORED: list[tuple[str, Callable[[Record], Record], str]] = [
     ),
     ("verdicts", lambda r: replace(r, counts={"outcomes": {"": 7, "language": 2}}), "documents 10 is not samples"),
     ("duplicates", lambda r: replace(r, counts={"duplicates": {}}), "documents 10 is not samples . dropped.* 8"),
-    ("tokens", lambda r: replace(r, files=(replace(r.files[0], rows=6),)), "documents 10 is not samples . dropped.* 11"),
+    (
+        "tokens",
+        lambda r: replace(r, files=(replace(r.files[0], rows=6),)),
+        "documents 10 is not samples . dropped.* 11",
+    ),
     ("tokens", lambda r: replace(r, counts={"tokens": 501}), "tokens 501 is not planned . left out by selection 500"),
     ("selection", lambda r: replace(r, counts={"dropped_tokens": 49}), "tokens 500 is not planned"),
     ("plan", lambda r: replace(r, counts={"tokens": 451}), "tokens 500 is not planned"),
@@ -206,7 +214,10 @@ def test_what_no_build_uses_is_listed_with_its_size_and_nothing_else_is(store):
     for path in ("work/edges-0/00000.json", "faults/crawl/code/u.json", "verdicts/code-0000/a.parquet"):
         store.write(path, b"xyz")
     expected = {"work/edges-0/00000.json": 3, "faults/crawl/code/u.json": 3, "verdicts/code-0000/a.parquet": 3}
-    expected |= {old.files[0].path: old.files[0].size, old.stage.record_path("old"): len(store.read(old.stage.record_path("old")))}
+    expected |= {
+        old.files[0].path: old.files[0].size,
+        old.stage.record_path("old"): len(store.read(old.stage.record_path("old"))),
+    }
     assert dict(unused(store)) == expected
 
 
