@@ -7,9 +7,10 @@ follow records, never a listing.
 import hashlib
 import os
 import posixpath
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, cast
@@ -121,23 +122,34 @@ class Store:
 
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
-        """Write a file that appears whole at the end of the block, or not at all."""
-        fs, final = self._fs_root[0], self.full(path)
-        with storage_errors(path):
-            if not self.is_local:
-                with fs.open(final, "wb") as file:
-                    yield file
-                return
-            temporary = f"{final}.tmp.{uuid.uuid4().hex}"
-            os.makedirs(os.path.dirname(final), exist_ok=True)
-            try:
-                with open(temporary, "wb") as file:
-                    yield file
+        """Write a file that appears whole at the end of the block, or not at all.
+
+        On a local disk under a temporary name that is renamed; elsewhere into a local temporary file that is put as one
+        object. Raises StorageError where the place can't be written; other errors of the block pass as they are.
+        """
+        final = self.full(path)
+        if not self.is_local:
+            with tempfile.NamedTemporaryFile(prefix="headrace-") as file:
+                yield cast(BinaryIO, _Guarded(file, path))
+                with storage_errors(path):
+                    file.flush()
+                    self._fs_root[0].put_file(file.name, final)
+            return
+        temporary = f"{final}.tmp.{uuid.uuid4().hex}"
+        try:
+            with ExitStack() as stack:
+                with storage_errors(path):
+                    os.makedirs(os.path.dirname(final), exist_ok=True)
+                    opened = stack.enter_context(open(temporary, "wb"))
+                yield cast(BinaryIO, _Guarded(opened, path))
+                with storage_errors(path):
+                    opened.flush()
+            with storage_errors(path):
                 os.replace(temporary, final)
-            except BaseException:
-                with _ignore(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file atomically."""
@@ -371,12 +383,19 @@ class _HashingFile:
         return False
 
 
-@contextmanager
-def _ignore(*errors: type[BaseException]) -> Iterator[None]:
-    try:
-        yield
-    except errors:
-        return
+class _Guarded:
+    """A file whose writes raise StorageError where the disk refuses."""
+
+    def __init__(self, file: Any, path: str):
+        self._file, self._path = file, path
+
+    def write(self, data: Any) -> int:
+        with storage_errors(self._path):
+            return int(self._file.write(data))
+
+    def flush(self) -> None:
+        with storage_errors(self._path):
+            self._file.flush()
 
 
 def _is_variable(kind: pa.DataType) -> bool:

@@ -43,7 +43,7 @@ def documents(rows: list[dict[str, Any]]) -> pa.RecordBatch:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
+def real(tmp_path_factory: Any) -> Any:
     """A shard of real documents in several row groups, with its tables."""
     store = Store(str(tmp_path_factory.mktemp("annotate")))
     (record,) = crawled(store, archives(package("click", "8.1.7")), Shards(row_group_bytes=50_000))
@@ -79,7 +79,7 @@ def one(text: str) -> pa.LargeStringArray:
     return pa.array([text], pa.large_string())
 
 
-def test_the_language_of_every_real_file_is_that_of_a_single_call(real):
+def test_the_language_of_every_real_file_is_that_of_a_single_call(real: Any) -> None:
     store, specification, rows = real
     expected = []
     for path, text in zip(rows.column("path").to_pylist(), rows.column("text").to_pylist(), strict=True):
@@ -89,7 +89,7 @@ def test_the_language_of_every_real_file_is_that_of_a_single_call(real):
     assert "Python" in {row["language"] for row in expected}
 
 
-def test_the_measures_of_every_real_file_are_those_of_single_calls(real):
+def test_the_measures_of_every_real_file_are_those_of_single_calls(real: Any) -> None:
     store, specification, rows = real
     expected = []
     for text in rows.column("text").to_pylist():
@@ -98,7 +98,7 @@ def test_the_measures_of_every_real_file_are_those_of_single_calls(real):
     assert table_of(store, specification, "measures") == expected
 
 
-def test_the_signatures_of_every_real_file_are_those_of_single_calls(real):
+def test_the_signatures_of_every_real_file_are_those_of_single_calls(real: Any) -> None:
     store, specification, rows = real
     expected = []
     for text in rows.column("text").to_pylist():
@@ -115,7 +115,7 @@ def test_the_signatures_of_every_real_file_are_those_of_single_calls(real):
     assert table_of(store, specification, "signatures") == expected
 
 
-def test_the_contamination_of_every_real_file_is_that_of_single_calls(real):
+def test_the_contamination_of_every_real_file_is_that_of_single_calls(real: Any) -> None:
     store, specification, rows = real
     expected = []
     for text in rows.column("text").to_pylist():
@@ -125,14 +125,14 @@ def test_the_contamination_of_every_real_file_is_that_of_single_calls(real):
     assert {row["item"] for row in expected} == {-1, 0}
 
 
-def test_every_table_has_a_row_for_every_document(real):
+def test_every_table_has_a_row_for_every_document(real: Any) -> None:
     store, specification, rows = real
     for name in TABLES:
         record = record_of(store, specification, name)
         assert record.files[0].rows == record.counts["rows"] == rows.num_rows
 
 
-def test_annotating_gives_the_bytes_of_text_and_does_nothing_twice(real):
+def test_annotating_gives_the_bytes_of_text_and_does_nothing_twice(real: Any) -> None:
     store, specification, rows = real
     before = {
         n: (record_of(store, specification, n), _changed_at(store, STAGES[n].file(specification["unit"])))
@@ -145,7 +145,7 @@ def test_annotating_gives_the_bytes_of_text_and_does_nothing_twice(real):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_missing_table_is_made_alone_and_is_the_same(real, name):
+def test_a_missing_table_is_made_alone_and_is_the_same(real: Any, name: Any) -> None:
     store, specification, _ = real
     before = {n: record_of(store, specification, n) for n in TABLES}
     store.remove(STAGES[name].record_path(specification["unit"]))
@@ -160,7 +160,7 @@ def _changed_at(store: Store, path: str) -> int:
     return os.stat(store.full(path)).st_mtime_ns
 
 
-def test_language_and_measures_are_made_together_as_each_alone(real):
+def test_language_and_measures_are_made_together_as_each_alone(real: Any) -> None:
     store, specification, _ = real
     before = {n: record_of(store, specification, n) for n in TABLES}
     for name in ("language", "measures"):
@@ -169,7 +169,7 @@ def test_language_and_measures_are_made_together_as_each_alone(real):
     assert {n: record_of(store, specification, n) for n in TABLES} == before
 
 
-def test_tables_do_not_depend_on_row_groups(real, tmp_path):
+def test_tables_do_not_depend_on_row_groups(real: Any, tmp_path: Any) -> None:
     store, specification, rows = real
     other = Store(str(tmp_path))
     written = other.write_table("d.parquet", DOCUMENTS, [rows])
@@ -180,8 +180,8 @@ def test_tables_do_not_depend_on_row_groups(real, tmp_path):
         assert record_of(other, again, name).digest == record_of(store, specification, name).digest
 
 
-def test_a_damaged_shard_of_documents_is_a_fault_of_its_unit_and_not_of_the_disk(real, tmp_path):
-    store, specification, rows = real
+def test_a_damaged_shard_of_documents_is_a_fault_of_its_unit_and_not_of_the_disk(real: Any, tmp_path: Any) -> None:
+    store, specification, _ = real
     other = Store(str(tmp_path))
     other.write("index.bin", store.read("index.bin"))
     data = bytearray(store.read(specification["path"]))
@@ -194,7 +194,7 @@ def test_a_damaged_shard_of_documents_is_a_fault_of_its_unit_and_not_of_the_disk
 # Pure functions ---------------------------------------------------------------------------------------------------
 
 
-def test_files_are_detected_pages_are_pages_and_rows_are_what_they_declare():
+def test_files_are_detected_pages_are_pages_and_rows_are_what_they_declare() -> None:
     batch = documents(
         [
             {"text": "import os\n", "path": b"a.py"},
@@ -217,7 +217,7 @@ def test_files_are_detected_pages_are_pages_and_rows_are_what_they_declare():
     }
 
 
-def test_visible_text_is_counted_for_html_source_files_only():
+def test_visible_text_is_counted_for_html_source_files_only() -> None:
     batch = documents(
         [
             {"text": HTML, "path": b"a.html"},
@@ -233,7 +233,7 @@ def test_visible_text_is_counted_for_html_source_files_only():
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
-def test_every_table_of_a_slice_is_the_slice_of_the_table(cut):
+def test_every_table_of_a_slice_is_the_slice_of_the_table(cut: Any) -> None:
     texts = ["def f():\n    return 1\n", "é\U0001f600 " * 30, HTML, "one two three four five six"]
     batch = documents([{"text": text, "path": f"{n}.html".encode()} for n, text in enumerate(texts)])
     language = classify(batch, "prose")
@@ -244,7 +244,7 @@ def test_every_table_of_a_slice_is_the_slice_of_the_table(cut):
     assert find_contamination(part, INDEX).equals(find_contamination(batch, INDEX).slice(cut))
 
 
-def test_tables_have_their_schemas_and_no_nulls():
+def test_tables_have_their_schemas_and_no_nulls() -> None:
     batch = documents([{"text": "x = 1\n"}])
     language = classify(batch, "prose")
     assert language.schema == LANGUAGE
@@ -253,7 +253,7 @@ def test_tables_have_their_schemas_and_no_nulls():
     assert all(not f.nullable and f.type == pa.uint32() for f in measure(batch, language).schema)
 
 
-def test_texts_that_differ_in_case_only_are_no_exact_duplicates_but_have_equal_keys():
+def test_texts_that_differ_in_case_only_are_no_exact_duplicates_but_have_equal_keys() -> None:
     a, b = sign(
         documents([{"text": "one two three four five six"}, {"text": "One two three four five six"}]), PARAMETERS
     ).to_pylist()
@@ -261,12 +261,12 @@ def test_texts_that_differ_in_case_only_are_no_exact_duplicates_but_have_equal_k
     assert a["keys"] == b["keys"]
 
 
-def test_a_benchmark_line_is_found_with_its_place():
+def test_a_benchmark_line_is_found_with_its_place() -> None:
     batch = documents([{"text": f"before it {BENCHMARK}"}, {"text": "x"}])
     rows = find_contamination(batch, INDEX).to_pylist()
     assert sorted((row["item"], row["word"], row["n_hits"] > 0) for row in rows) == [(-1, 0, False), (0, 2, True)]
 
 
-def test_every_table_names_what_decides_its_content():
+def test_every_table_names_what_decides_its_content() -> None:
     assert annotate.MODULES.keys() == annotate.LIBRARIES.keys() == set(TABLES)
     assert all(annotate.MODULES.values())

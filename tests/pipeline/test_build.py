@@ -33,7 +33,7 @@ PROSE = "The house at the end of the road is old, and the people that live there
 
 
 @pytest.fixture
-def place(tmp_path) -> Path:
+def place(tmp_path: Any) -> Path:
     """A folder with a manifest and its input: archives of small programs, a table of prose."""
     (tmp_path / "in").mkdir()
     for n in range(3):
@@ -49,7 +49,7 @@ def place(tmp_path) -> Path:
 
 
 @pytest.fixture
-def make(place) -> Callable[..., Build]:
+def make(place: Any) -> Callable[..., Build]:
     def made(sample: float = 1.0, out: str = "out", **changes: Any) -> Build:
         (place / "m.yaml").write_text(yaml.safe_dump(MANIFEST | changes))
         store = Store(str(place / out))
@@ -62,7 +62,7 @@ def roles(build: Build) -> list[str]:
     return sorted({record.stage.role for record in build.records})
 
 
-def test_a_build_goes_from_archives_to_a_plan_and_loses_no_row(make):
+def test_a_build_goes_from_archives_to_a_plan_and_loses_no_row(make: Any) -> None:
     build = make()
     records = build.run()
     assert roles(build) == [
@@ -78,7 +78,7 @@ def test_a_build_goes_from_archives_to_a_plan_and_loses_no_row(make):
 
 
 @pytest.mark.parametrize("until", STEPS[:3])
-def test_a_build_stops_after_the_step_that_was_asked_for(make, until):
+def test_a_build_stops_after_the_step_that_was_asked_for(make: Any, until: Any) -> None:
     build = make()
     build.run(until)
     last = {"crawl": "documents", "annotate": "signatures", "judge": "verdicts"}
@@ -87,12 +87,12 @@ def test_a_build_stops_after_the_step_that_was_asked_for(make, until):
     assert "tokens" not in roles(build)
 
 
-def test_steps_of_the_build_are_its_methods_in_order(make):
+def test_steps_of_the_build_are_its_methods_in_order(make: Any) -> None:
     build = make()
     assert all(callable(getattr(build, step)) for step in STEPS)
 
 
-def test_a_build_of_rejects_only_ends_without_tokens(make, place):
+def test_a_build_of_rejects_only_ends_without_tokens(make: Any, place: Any) -> None:
     shutil.rmtree(place / "in")
     (place / "in").mkdir()
     zip_of(place / "in" / "p-1.0.zip", {"a.bin": b"\0"})
@@ -103,7 +103,7 @@ def test_a_build_of_rejects_only_ends_without_tokens(make, place):
     assert [d for record in records for d in check(build.store, record)] == []
 
 
-def test_a_sample_is_a_keyed_share_of_the_units_and_at_least_one_of_each_source(make, place):
+def test_a_sample_is_a_keyed_share_of_the_units_and_at_least_one_of_each_source(make: Any, place: Any) -> None:
     for n in range(3, 60):
         zip_of(place / "in" / f"p{n}-1.0.zip", {f"{n}.py": str(n).encode()})
     names = {s: {u.name for u in make(s).units["code"]} for s in (1e-9, 0.2, 0.5, 1.0)}
@@ -121,7 +121,7 @@ class Stopped(Engine):
         raise KeyError
 
 
-def test_inputs_are_pinned_before_work_starts(make, place):
+def test_inputs_are_pinned_before_work_starts(make: Any, place: Any) -> None:
     build = make()
     build.engine = Stopped(quiet=True)
     with pytest.raises(KeyError):
@@ -141,28 +141,28 @@ def test_inputs_are_pinned_before_work_starts(make, place):
         ({"sources": [{"name": "code", "kind": "archives", "paths": ["none"]}]}, "nothing matches .*none"),
     ],
 )
-def test_what_the_manifest_names_and_is_not_there_stops_before_any_work(make, changes, message):
+def test_what_the_manifest_names_and_is_not_there_stops_before_any_work(make: Any, changes: Any, message: Any) -> None:
     build = make(**changes)
     with pytest.raises(ManifestError, match=message):
         build.check()
     assert not [path for path in build.store.files() if path != "lock.json"]
 
 
-def test_a_tokenizer_that_lacks_the_controls_is_a_message(make, place):
+def test_a_tokenizer_that_lacks_the_controls_is_a_message(make: Any, place: Any) -> None:
     (place / "t.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": []}))
     build = make(tokenizer={"path": "t.json"})
     with pytest.raises(ManifestError, match="tokenizer: the tokenizer has no added token"):
         build.run("tokenize")
 
 
-def test_a_quarantine_is_read_in_any_case_and_leaves_the_documents_out(make, place):
+def test_a_quarantine_is_read_in_any_case_and_leaves_the_documents_out(make: Any, place: Any) -> None:
     (place / "q.txt").write_text(hashlib.sha256(b"print('the same everywhere')\n").hexdigest().upper() + "\n\n")
     build = make(quarantine="q.txt")
     records = build.run("crawl")
     assert sum(record.counts["rejects"].get("quarantined", 0) for record in records) == 3
 
 
-def test_the_tokenizer_is_trained_on_kept_documents_in_the_order_of_ids(make, place):
+def test_the_tokenizer_is_trained_on_kept_documents_in_the_order_of_ids(make: Any, place: Any) -> None:
     build = make()
     build.run("deduplicate")
     texts = build._tokenizer_sample()
@@ -170,7 +170,7 @@ def test_the_tokenizer_is_trained_on_kept_documents_in_the_order_of_ids(make, pl
     assert len(texts) == len(set(texts))
 
 
-def test_a_given_tokenizer_is_used_as_it_is(make, place):
+def test_a_given_tokenizer_is_used_as_it_is(make: Any, place: Any) -> None:
     trained = make()
     trained.run("tokenize")
     content = trained.store.read(trained.tokenizer.files[0].path)
@@ -181,7 +181,7 @@ def test_a_given_tokenizer_is_used_as_it_is(make, place):
     assert [r.digest for _, _, r in given.tokens] == [r.digest for _, _, r in trained.tokens]
 
 
-def test_a_new_archive_is_crawled_alone(make, place):
+def test_a_new_archive_is_crawled_alone(make: Any, place: Any) -> None:
     build = make()
     build.run("crawl")
     before = {path: (Path(build.store.url) / path).stat().st_mtime_ns for path in build.store.files("documents")}

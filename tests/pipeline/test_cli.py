@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from pipeline.lease import LEASE
 ROOT = Path(cli.__file__).resolve().parent.parent
 
 
-def headrace(*arguments: str | bytes, **more) -> subprocess.CompletedProcess[bytes]:
+def headrace(*arguments: str | bytes, **more: Any) -> subprocess.CompletedProcess[bytes]:
     """Run the command in a process of its own."""
     command: list[str | bytes] = [sys.executable, "-m", "pipeline.cli", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | more.pop("environment", {})
@@ -23,7 +24,7 @@ def headrace(*arguments: str | bytes, **more) -> subprocess.CompletedProcess[byt
 
 
 @pytest.fixture
-def tree(tmp_path) -> Path:
+def tree(tmp_path: Any) -> Path:
     (tmp_path / "src" / ".git").mkdir(parents=True)
     (tmp_path / "src" / "sub").mkdir()
     (tmp_path / "src" / ".git" / "config.py").write_text("x = 1")
@@ -32,7 +33,7 @@ def tree(tmp_path) -> Path:
     return tmp_path / "src"
 
 
-def classified(capsys, *arguments: str) -> dict[str, str]:
+def classified(capsys: Any, *arguments: str) -> dict[str, str]:
     assert cli.main(["languages", *arguments, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert all(row.keys() == {"path", "language", "evidence", "confidence"} for row in rows)
@@ -43,7 +44,7 @@ def classified(capsys, *arguments: str) -> dict[str, str]:
 # languages --------------------------------------------------------------------------------------------------------
 
 
-def test_the_languages_are_the_338_as_text_and_as_json(capsys):
+def test_the_languages_are_the_338_as_text_and_as_json(capsys: Any) -> None:
     assert cli.main(["languages"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 338
     assert cli.main(["languages", "--json"]) == 0
@@ -52,18 +53,18 @@ def test_the_languages_are_the_338_as_text_and_as_json(capsys):
     assert rows[0].keys() == {"language", "kind", "extensions"}
 
 
-def test_files_of_a_folder_are_classified_in_order_without_those_of_git(capsys, tree):
+def test_files_of_a_folder_are_classified_in_order_without_those_of_git(capsys: Any, tree: Any) -> None:
     assert classified(capsys, str(tree)) == {f"{tree}/a.py": "Python", f"{tree}/sub/b.rs": "Rust"}
     assert list(classified(capsys, str(tree / "sub"), str(tree / "a.py"))) == [f"{tree}/sub/b.rs", f"{tree}/a.py"]
 
 
-def test_a_file_is_classified_as_plain_text(capsys, tree):
+def test_a_file_is_classified_as_plain_text(capsys: Any, tree: Any) -> None:
     assert cli.main(["languages", str(tree / "a.py")]) == 0
     assert capsys.readouterr().out.split() == ["Python", "extension", "0.98", f"{tree}/a.py"]
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-def test_names_that_are_not_utf8_are_shown_and_classified(tree, locale):
+def test_names_that_are_not_utf8_are_shown_and_classified(tree: Any, locale: Any) -> None:
     odd = os.fsencode(tree) + b"/caf\xe9.py"
     with open(odd, "wb") as file:
         file.write(b"x = 1\n")
@@ -74,7 +75,7 @@ def test_names_that_are_not_utf8_are_shown_and_classified(tree, locale):
     assert rows[1]["language"] == rows[3]["language"] == "Python"
 
 
-def test_output_is_the_same_where_the_terminal_is_not_utf8(tree):
+def test_output_is_the_same_where_the_terminal_is_not_utf8(tree: Any) -> None:
     (tree / "naïve.py").write_text("x = 1\n")
     plain = headrace("languages", str(tree), "--json")
     other = headrace("languages", str(tree), "--json", environment={"PYTHONIOENCODING": "ascii"})
@@ -83,12 +84,12 @@ def test_output_is_the_same_where_the_terminal_is_not_utf8(tree):
     )  # fmt: skip
 
 
-def test_a_dangling_link_in_a_folder_stops_nothing(capsys, tree):
+def test_a_dangling_link_in_a_folder_stops_nothing(capsys: Any, tree: Any) -> None:
     (tree / "link.py").symlink_to("nowhere")
     assert f"{tree}/sub/b.rs" in classified(capsys, str(tree))
 
 
-def test_a_long_file_is_judged_by_its_first_mebibyte_wherever_that_ends(capsys, tmp_path):
+def test_a_long_file_is_judged_by_its_first_mebibyte_wherever_that_ends(capsys: Any, tmp_path: Any) -> None:
     """A character of several bytes may stand across the end."""
     found = set()
     for shift in range(3):
@@ -98,19 +99,19 @@ def test_a_long_file_is_judged_by_its_first_mebibyte_wherever_that_ends(capsys, 
     assert found == {"Python"}
 
 
-def test_an_empty_and_a_binary_file_have_a_verdict(capsys, tmp_path):
+def test_an_empty_and_a_binary_file_have_a_verdict(capsys: Any, tmp_path: Any) -> None:
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "b.bin").write_bytes(bytes(range(256)))
     assert set(classified(capsys, str(tmp_path))) == {f"{tmp_path}/b.bin", f"{tmp_path}/empty"}
 
 
-def test_a_path_that_is_missing_is_one_message(capsys, tmp_path):
+def test_a_path_that_is_missing_is_one_message(capsys: Any, tmp_path: Any) -> None:
     assert cli.main(["languages", str(tmp_path / "none")]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", f"headrace: no file or folder {tmp_path}/none\n")
 
 
-def test_a_reader_that_goes_away_is_no_error(tree):
+def test_a_reader_that_goes_away_is_no_error(tree: Any) -> None:
     """``headrace languages | head``"""
     read, write = os.pipe()
     os.close(read)
@@ -126,7 +127,7 @@ def test_a_reader_that_goes_away_is_no_error(tree):
 
 
 @pytest.mark.parametrize("command", ["build", "plan", "verify", "gc", "languages"])
-def test_help_teaches_by_example(capsys, command):
+def test_help_teaches_by_example(capsys: Any, command: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])
     assert caught.value.code == 0
@@ -134,7 +135,7 @@ def test_help_teaches_by_example(capsys, command):
     assert all(line.strip().startswith("headrace " + command) for line in examples.strip().splitlines()[:1])
 
 
-def test_help_names_every_command_and_option(capsys):
+def test_help_names_every_command_and_option(capsys: Any) -> None:
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     said = capsys.readouterr().out
@@ -153,7 +154,7 @@ def test_help_names_every_command_and_option(capsys):
         ["build", "m.yaml", "--sample", "1.5"], ["verify", "out", "--", "--runner=X"], ["languages", "--jsn"],
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_exit_status_2_with_the_usage(capsys, arguments):
+def test_a_wrong_argument_is_exit_status_2_with_the_usage(capsys: Any, arguments: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
@@ -161,12 +162,12 @@ def test_a_wrong_argument_is_exit_status_2_with_the_usage(capsys, arguments):
 
 
 @pytest.mark.parametrize("command", ["build", "plan"])
-def test_a_manifest_that_is_missing_is_one_message(capsys, tmp_path, command):
+def test_a_manifest_that_is_missing_is_one_message(capsys: Any, tmp_path: Any, command: Any) -> None:
     assert cli.main([command, str(tmp_path / "none.yaml")]) == 2
     assert capsys.readouterr().err == f"headrace: {tmp_path}/none.yaml: there is no such manifest\n"
 
 
-def test_a_wrong_manifest_is_told_before_anything_is_written(capsys, tmp_path):
+def test_a_wrong_manifest_is_told_before_anything_is_written(capsys: Any, tmp_path: Any) -> None:
     (tmp_path / "m.yaml").write_text("name: a\nsuorces: []\n")
     assert cli.main(["build", str(tmp_path / "m.yaml"), "--out", str(tmp_path / "out")]) == 2
     assert "did you mean 'sources'" in capsys.readouterr().err
@@ -174,7 +175,7 @@ def test_a_wrong_manifest_is_told_before_anything_is_written(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["verify", "gc"])
-def test_a_folder_without_a_build_is_one_message(capsys, tmp_path, command):
+def test_a_folder_without_a_build_is_one_message(capsys: Any, tmp_path: Any, command: Any) -> None:
     assert cli.main([command, str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("headrace: ")
@@ -182,12 +183,13 @@ def test_a_folder_without_a_build_is_one_message(capsys, tmp_path, command):
     assert not (tmp_path / LEASE).exists()
 
 
-def test_importing_the_command_imports_nothing_heavy():
-    script = "import sys, pipeline.cli; print([m for m in ('apache_beam', 'numba', 'pyarrow', 'tokenizers') if m in sys.modules])"
+def test_importing_the_command_imports_nothing_heavy() -> None:
+    heavy = ("apache_beam", "numba", "pyarrow", "tokenizers")
+    script = f"import sys, pipeline.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_help_of_a_process_is_quick_and_clean():
+def test_help_of_a_process_is_quick_and_clean() -> None:
     done = headrace("--help", cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, b"")

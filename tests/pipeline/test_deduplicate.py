@@ -47,11 +47,11 @@ def planted() -> list[str]:
         texts += [" ".join(changed(base, n, n)) for n in (1, 2, 3, 5, 8, 12, 20, 40)]
         texts += [" ".join(base), " ".join(base), " ".join([*base, "tail", "of", "it"])]
     texts += [texts[5]] * 2 + [" ".join(text_of(1000 + i, 80)) for i in range(40)]
-    return texts + ["!!! ???", "!!! ???", "a b", "a  b"]
+    return [*texts, "!!! ???", "!!! ???", "a b", "a  b"]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory: Any) -> Any:
     """Shards of planted documents with verdicts; some are dropped by judging before."""
     store = Store(str(tmp_path_factory.mktemp("duplicates")))
     rows = [{"path": f"{i}.py".encode(), "text": text} for i, text in enumerate(planted())]
@@ -83,7 +83,7 @@ def rows_of(store: Store, shards: list[Shard], verdicts: list[Record], records: 
 
 
 @pytest.fixture(scope="module")
-def outcome(corpus):
+def outcome(corpus: Any) -> Any:
     store, shards, verdicts = corpus
     return rows_of(store, shards, verdicts, run(store, shards, verdicts))
 
@@ -142,19 +142,19 @@ def oracle(rows: list[dict[str, Any]]) -> dict[bytes, tuple[str, bytes | None]]:
 # The stage --------------------------------------------------------------------------------------------------------
 
 
-def test_every_document_has_the_outcome_of_plain_python_over_all_of_them(outcome):
+def test_every_document_has_the_outcome_of_plain_python_over_all_of_them(outcome: Any) -> None:
     assert {row["id"]: (row["reason"], row["kept"]) for row in outcome} == oracle(outcome)
     assert {row["reason"] for row in outcome} == {"", "exact_duplicate", "near_duplicate"}
 
 
-def test_what_judging_drops_is_neither_a_duplicate_nor_the_cause_of_one(outcome):
+def test_what_judging_drops_is_neither_a_duplicate_nor_the_cause_of_one(outcome: Any) -> None:
     dropped = {row["id"] for row in outcome if row["verdict"]}
     assert len(dropped) == 1
     assert all(row["reason"] == "" and row["kept"] is None for row in outcome if row["id"] in dropped)
     assert not dropped & {row["kept"] for row in outcome}
 
 
-def test_near_duplicates_are_as_alike_as_the_threshold_says_within_the_error_of_the_estimate(outcome):
+def test_near_duplicates_are_as_alike_as_the_threshold_says_within_the_error_of_the_estimate(outcome: Any) -> None:
     """64 permutations: four standard deviations are 0.25."""
     by_id = {row["id"]: row for row in outcome}
     for row in outcome:
@@ -162,13 +162,13 @@ def test_near_duplicates_are_as_alike_as_the_threshold_says_within_the_error_of_
             assert jaccard(row["text"], by_id[row["kept"]]["text"]) >= 0.7 - 0.25
 
 
-def test_no_two_kept_documents_are_nearly_equal(outcome):
+def test_no_two_kept_documents_are_nearly_equal(outcome: Any) -> None:
     kept = [row["text"] for row in outcome if not row["reason"] and not row["verdict"]]
     alike = [(a, b) for i, a in enumerate(kept) for b in kept[i + 1 :] if jaccard(a, b) >= 0.95]
     assert alike == []
 
 
-def test_what_is_kept_instead_is_kept_and_better(outcome):
+def test_what_is_kept_instead_is_kept_and_better(outcome: Any) -> None:
     by_id = {row["id"]: row for row in outcome}
     for row in outcome:
         if row["reason"]:
@@ -177,7 +177,7 @@ def test_what_is_kept_instead_is_kept_and_better(outcome):
             assert (-len(kept["text"]), kept["id"]) < (-len(row["text"]), row["id"])
 
 
-def test_an_exact_duplicate_of_a_dropped_document_points_to_the_one_that_is_kept(outcome):
+def test_an_exact_duplicate_of_a_dropped_document_points_to_the_one_that_is_kept(outcome: Any) -> None:
     by_text: dict[str, list[dict[str, Any]]] = {}
     for row in outcome:
         if not row["verdict"]:
@@ -193,12 +193,12 @@ def test_an_exact_duplicate_of_a_dropped_document_points_to_the_one_that_is_kept
         }
 
 
-def test_texts_without_a_word_are_exact_duplicates_but_never_near(outcome):
+def test_texts_without_a_word_are_exact_duplicates_but_never_near(outcome: Any) -> None:
     marks = [row["reason"] for row in outcome if row["text"] == "!!! ???"]
     assert sorted(marks) == ["", "exact_duplicate"]
 
 
-def test_the_stage_gives_what_one_call_of_the_kernels_on_all_keys_gives(corpus, outcome):
+def test_the_stage_gives_what_one_call_of_the_kernels_on_all_keys_gives(corpus: Any, outcome: Any) -> None:
     store, shards, verdicts = corpus
     ranking = rank(store, shards, verdicts)
     tables = [store.read_table(shard.tables["signatures"].files[0].path) for shard in shards]
@@ -220,24 +220,24 @@ def test_the_stage_gives_what_one_call_of_the_kernels_on_all_keys_gives(corpus, 
 
 
 @pytest.mark.parametrize("size", [1 << 30, 20_000, 1_000])
-def test_the_number_of_partitions_changes_nothing(corpus, outcome, monkeypatch, size):
+def test_the_number_of_partitions_changes_nothing(corpus: Any, outcome: Any, monkeypatch: Any, size: Any) -> None:
     store, shards, verdicts = corpus
     monkeypatch.setattr(module, "_PARTITION_BYTES", size)
     assert rows_of(store, shards, verdicts, run(store, shards, verdicts)) == outcome
 
 
-def test_the_number_of_workers_changes_nothing(corpus, outcome):
+def test_the_number_of_workers_changes_nothing(corpus: Any, outcome: Any) -> None:
     store, shards, verdicts = corpus
     assert rows_of(store, shards, verdicts, run(store, shards, verdicts, Engine(workers=2, quiet=True))) == outcome
 
 
-def test_the_order_of_shards_changes_nothing(corpus, outcome):
+def test_the_order_of_shards_changes_nothing(corpus: Any, outcome: Any) -> None:
     store, shards, verdicts = corpus
     again = rows_of(store, shards[::-1], verdicts[::-1], run(store, shards[::-1], verdicts[::-1]))
     assert sorted(again, key=lambda r: r["id"]) == sorted(outcome, key=lambda r: r["id"])
 
 
-def test_how_documents_lie_in_shards_changes_nothing(corpus, outcome, tmp_path):
+def test_how_documents_lie_in_shards_changes_nothing(corpus: Any, outcome: Any, tmp_path: Any) -> None:
     other = Store(str(tmp_path))
     rows = [{"path": row["path"], "text": row["text"]} for row in outcome]
     whole = [shard_of(other, rows, "all")]
@@ -247,7 +247,7 @@ def test_how_documents_lie_in_shards_changes_nothing(corpus, outcome, tmp_path):
     assert sorted(again, key=lambda r: r["id"]) == sorted(outcome, key=lambda r: r["id"])
 
 
-def test_records_count_duplicates_and_a_second_run_finds_them(corpus):
+def test_records_count_duplicates_and_a_second_run_finds_them(corpus: Any) -> None:
     store, shards, verdicts = corpus
     records = run(store, shards, verdicts)
     for record in records:
@@ -255,25 +255,25 @@ def test_records_count_duplicates_and_a_second_run_finds_them(corpus):
         assert record.counts["duplicates"] == {r: reasons.count(r) for r in sorted(set(reasons) - {""})}
 
     class NoEngine(Engine):
-        def pipeline(self):
+        def pipeline(self) -> None:
             raise AssertionError
 
     assert deduplicate(store, STAGES, shards, verdicts, PARAMETERS, NoEngine()) == records
 
 
-def test_nothing_but_duplicates_stays_behind(corpus):
+def test_nothing_but_duplicates_stays_behind(corpus: Any) -> None:
     store, shards, verdicts = corpus
     run(store, shards, verdicts)
     assert list(store.files("work")) == []
 
 
-def test_partitions_that_are_done_are_not_done_again(corpus, outcome, monkeypatch):
+def test_partitions_that_are_done_are_not_done_again(corpus: Any, outcome: Any, monkeypatch: Any) -> None:
     """A build killed amid the pass goes on with the partitions that lack."""
     store, shards, verdicts = corpus
     reduced: list[int] = []
     process = module._Reduce.process
 
-    def dies(self, element):
+    def dies(self, element: Any) -> Any:
         if element[0] == 2:
             raise KeyboardInterrupt
         reduced.append(element[0])
@@ -282,15 +282,20 @@ def test_partitions_that_are_done_are_not_done_again(corpus, outcome, monkeypatc
     monkeypatch.setattr(module._Reduce, "process", dies)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - Beam wraps what a worker raises
         run(store, shards, verdicts)
+
+    def noted(self, element: Any) -> Any:
+        reduced.append(element[0])
+        return process(self, element)
+
     done = {path.rsplit("/", 1)[1] for path in store.files("work") if path.endswith(".json")}
-    monkeypatch.setattr(module._Reduce, "process", lambda self, e: reduced.append(e[0]) or process(self, e))
+    monkeypatch.setattr(module._Reduce, "process", noted)
     first, reduced[:] = list(reduced), []
     assert rows_of(store, shards, verdicts, run(store, shards, verdicts)) == outcome
     assert {f"{p:05d}.json" for p in first} == done
     assert sorted(reduced) == [p for p in range(4) if p not in first]
 
 
-def test_a_build_without_documents_or_without_kept_ones_has_no_duplicates(tmp_path):
+def test_a_build_without_documents_or_without_kept_ones_has_no_duplicates(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     assert deduplicate(store, STAGES, [], [], PARAMETERS, ENGINE) == []
     shards = [shard_of(store, [{"path": b"a.toml", "text": "a"}])]
@@ -306,7 +311,7 @@ def ids_of(ids: list[bytes]) -> np.ndarray:
 
 
 @given(st.lists(st.tuples(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1)), max_size=20))
-def test_the_best_is_the_longest_and_among_equals_the_least_id(rows):
+def test_the_best_is_the_longest_and_among_equals_the_least_id(rows: Any) -> None:
     ids, lengths = ids_of([r[0] for r in rows]), np.array([r[1] for r in rows], np.uint32)
     expected = sorted(range(len(rows)), key=lambda i: (-rows[i][1], rows[i][0]))
     found = order(ids, lengths).tolist()
@@ -314,7 +319,7 @@ def test_the_best_is_the_longest_and_among_equals_the_least_id(rows):
 
 
 @given(st.lists(st.sampled_from([bytes(16), b"a" * 16, b"\xff" * 16, b"a" * 15 + b"b", b"b" + b"a" * 15]), max_size=20))
-def test_an_exact_duplicate_points_to_the_first_of_its_hash(hashes):
+def test_an_exact_duplicate_points_to_the_first_of_its_hash(hashes: Any) -> None:
     first: dict[bytes, int] = {}
     expected = []
     for i, value in enumerate(hashes):
@@ -323,7 +328,7 @@ def test_an_exact_duplicate_points_to_the_first_of_its_hash(hashes):
     assert exact_duplicates(ids_of(hashes)).tolist() == expected
 
 
-def test_duplicates_of_duplicates_are_credited_to_what_is_kept():
+def test_duplicates_of_duplicates_are_credited_to_what_is_kept() -> None:
     ranking = Ranking(
         np.zeros((6, 16), np.uint8), np.zeros(6, np.uint32), np.arange(6, dtype=np.uint32),
         np.array([-1, -1, 0, -1, 1, 3]), np.ones(6, np.uint32),
@@ -335,7 +340,7 @@ def test_duplicates_of_duplicates_are_credited_to_what_is_kept():
     assert rows.matches.tolist() == [0, 60, 0, 50, 60, 50]
 
 
-def test_ranks_of_each_shard_are_its_rows_in_the_order_of_ranks():
+def test_ranks_of_each_shard_are_its_rows_in_the_order_of_ranks() -> None:
     ranking = Ranking(
         np.zeros((5, 16), np.uint8), np.array([2, 0, 2, 2, 0], np.uint32), np.arange(5, dtype=np.uint32),
         np.full(5, -1), np.ones(5, np.uint32),
@@ -345,7 +350,7 @@ def test_ranks_of_each_shard_are_its_rows_in_the_order_of_ranks():
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(6, 9), st.just(60)), max_size=20), st.randoms())
-def test_edges_of_several_partitions_count_once(rows, shuffler):
+def test_edges_of_several_partitions_count_once(rows: Any, shuffler: Any) -> None:
     rows = rows + shuffler.sample(rows, len(rows) // 2)
     shuffler.shuffle(rows)
     columns = [np.array([r[i] for r in rows], t) for i, t in enumerate((np.uint64, np.uint64, np.uint16))]
@@ -355,8 +360,7 @@ def test_edges_of_several_partitions_count_once(rows, shuffler):
     )
 
 
-def test_a_stage_over_an_object_store_gives_the_same(corpus, outcome):
-    _, shards, _ = corpus
+def test_a_stage_over_an_object_store_gives_the_same(outcome: Any) -> None:
     memory = Store(f"memory://{uuid.uuid4().hex}")
     rows = [{"path": row["path"], "text": row["text"]} for row in outcome]
     moved = [shard_of(memory, rows, "all")]
@@ -366,7 +370,7 @@ def test_a_stage_over_an_object_store_gives_the_same(corpus, outcome):
     assert sorted(again, key=lambda r: r["id"]) == sorted(outcome, key=lambda r: r["id"])
 
 
-def test_a_document_without_shared_keys_has_no_edge(tmp_path):
+def test_a_document_without_shared_keys_has_no_edge(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     shards = [shard_of(store, [{"path": b"a.py", "text": "one two three four five six"}])]
     ranking = rank(store, shards, judged(store, shards))

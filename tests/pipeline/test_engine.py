@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import types
+from typing import Any
 
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions
@@ -14,7 +15,7 @@ from pipeline.store import StorageError
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_the_embedded_runner_is_named_and_never_chosen_by_what_the_network_offers(workers):
+def test_the_embedded_runner_is_named_and_never_chosen_by_what_the_network_offers(workers: Any) -> None:
     made = Engine(workers).pipeline()
     assert type(made.runner) is FnApiRunner
     assert made._options.view_as(DirectOptions).direct_num_workers == workers
@@ -22,17 +23,17 @@ def test_the_embedded_runner_is_named_and_never_chosen_by_what_the_network_offer
     assert environment == ("SubprocessSDKEnvironment" if workers > 1 else "EmbeddedPythonEnvironment")
 
 
-def test_beam_options_go_through_unchanged():
+def test_beam_options_go_through_unchanged() -> None:
     made = Engine(1, ("--direct_runner_bundle_repeat=1",)).pipeline()
     assert made._options.view_as(DirectOptions).direct_runner_bundle_repeat == 1
 
 
-def test_another_runner_is_taken_by_its_name():
+def test_another_runner_is_taken_by_its_name() -> None:
     made = Engine(4, ("--runner=apache_beam.runners.direct.direct_runner.BundleBasedDirectRunner",)).pipeline()
     assert type(made.runner).__name__ == "BundleBasedDirectRunner"
 
 
-def test_an_error_of_a_worker_becomes_what_the_worker_meant():
+def test_an_error_of_a_worker_becomes_what_the_worker_meant() -> None:
     engine = Engine()
     beams = RuntimeError(
         "Traceback ...\nRuntimeError: headrace fault: can't write a: disk full. Free [while running 'Crawl']\n"
@@ -54,11 +55,11 @@ def test_an_error_of_a_worker_becomes_what_the_worker_meant():
         (3, "exit status 3"),
     ],
 )
-def test_how_a_worker_died_is_said_in_words(code, said):
+def test_how_a_worker_died_is_said_in_words(code: Any, said: Any) -> None:
     assert _describe(code) == said
 
 
-def test_errors_of_other_threads_go_where_they_went_before(monkeypatch):
+def test_errors_of_other_threads_go_where_they_went_before(monkeypatch: Any) -> None:
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda arguments: seen.append(arguments.exc_value))
     before = threading.excepthook
@@ -87,7 +88,7 @@ with Engine(on_death=lambda: print("released", flush=True)).watch():
 """
 
 
-def test_a_dead_worker_ends_the_build_at_once_with_its_children_and_its_lease():
+def test_a_dead_worker_ends_the_build_at_once_with_its_children_and_its_lease() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=25)
     pid, released = done.stdout.split()
     assert (done.returncode, released) == (75, "released")

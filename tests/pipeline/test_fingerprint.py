@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ tokenizer: {train: {vocabulary: 1000}}
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path: Any) -> Any:
     """A copy of the packages that a test may edit."""
     for package in ("pipeline", "filters", "languages", "manifests"):
         shutil.copytree(ROOT / package, tmp_path / "copy" / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -66,7 +67,7 @@ def changed(checkout: Path) -> set[str]:
     return {name for name in before if before[name] != after[name]}
 
 
-def test_another_place_of_the_checkout_changes_nothing(checkout):
+def test_another_place_of_the_checkout_changes_nothing(checkout: Any) -> None:
     assert changed(checkout) == set()
 
 
@@ -74,12 +75,12 @@ def edit(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n# edited\n")
 
 
-def test_an_edit_of_the_notebook_reader_renames_documents_only(checkout):
+def test_an_edit_of_the_notebook_reader_renames_documents_only(checkout: Any) -> None:
     edit(checkout / "filters" / "notebooks.py")
     assert changed(checkout) == {"documents"}
 
 
-def test_an_edit_of_the_table_of_languages_renames_the_stages_that_classify(checkout):
+def test_an_edit_of_the_table_of_languages_renames_the_stages_that_classify(checkout: Any) -> None:
     table = sorted((checkout / "languages").glob("*.tsv"))[0]
     edit(table)
     found = changed(checkout)
@@ -87,22 +88,22 @@ def test_an_edit_of_the_table_of_languages_renames_the_stages_that_classify(chec
     assert not found & {"documents", "plan", "benchmarks"}
 
 
-def test_an_edit_of_a_module_that_is_imported_only_indirectly_counts(checkout):
+def test_an_edit_of_a_module_that_is_imported_only_indirectly_counts(checkout: Any) -> None:
     edit(checkout / "filters" / "words.py")
     assert {"signatures", "contamination", "duplicates", "benchmarks"} <= changed(checkout)
 
 
-def test_an_edit_of_the_command_line_or_the_report_renames_nothing(checkout):
+def test_an_edit_of_the_command_line_or_the_report_renames_nothing(checkout: Any) -> None:
     edit(checkout / "pipeline" / "cli.py")
     edit(checkout / "pipeline" / "report.py")
     assert changed(checkout) == set()
 
 
-def _imports_of(modules) -> set[str]:
+def _imports_of(modules: Any) -> set[str]:
     return {path.name for module in modules for path in fingerprint._closure(module)}
 
 
-def test_the_import_closure_of_a_stage_holds_the_filters_that_decide_its_content():
+def test_the_import_closure_of_a_stage_holds_the_filters_that_decide_its_content() -> None:
     expected = {
         "documents": {"html.py", "notebooks.py", "text.py", "archives.py", "github.py", "tables.py", "common_crawl.py"},
         "language": {"cascade.py", "vote.py", "centroid.py", "rules.py", "names.py"},
@@ -119,7 +120,7 @@ def test_the_import_closure_of_a_stage_holds_the_filters_that_decide_its_content
         assert names <= _imports_of(MODULES[stage]), stage
 
 
-def test_every_import_inside_our_packages_is_absolute():
+def test_every_import_inside_our_packages_is_absolute() -> None:
     """The closure does not follow relative ones."""
     for package in fingerprint.OURS:
         for path in (ROOT / package).glob("*.py"):
@@ -127,7 +128,7 @@ def test_every_import_inside_our_packages_is_absolute():
                 assert not (isinstance(node, ast.ImportFrom) and node.level), path
 
 
-def test_every_module_of_ours_that_a_stage_loads_is_in_its_closure():
+def test_every_module_of_ours_that_a_stage_loads_is_in_its_closure() -> None:
     """Against the interpreter itself: what importing a stage's module loads is what the closure lists."""
     script = "import sys, json, importlib; importlib.import_module(sys.argv[1]); print(json.dumps(sorted(sys.modules)))"
     packages = {"pipeline/__init__", "filters/__init__", "languages/__init__"}
@@ -152,12 +153,12 @@ def test_every_module_of_ours_that_a_stage_loads_is_in_its_closure():
         {"upstream": ()},
     ],
 )
-def test_another_role_configuration_code_library_or_upstream_is_another_fingerprint(other):
+def test_another_role_configuration_code_library_or_upstream_is_another_fingerprint(other: Any) -> None:
     made_of = {"role": "r", "configuration": {"a": 1}, "modules": ("filters.fim",), "libraries": (), "upstream": ("u",)}
     assert fingerprint.fingerprint(**made_of) != fingerprint.fingerprint(**(made_of | other))
 
 
-def test_orders_that_mean_nothing_change_nothing():
+def test_orders_that_mean_nothing_change_nothing() -> None:
     assert fingerprint.fingerprint(
         "r", {"a": 1, "b": 2}, ("filters.fim", "filters.keyed"), ("numpy", "pyarrow"), ("u", "v")
     ) == fingerprint.fingerprint(
@@ -165,18 +166,18 @@ def test_orders_that_mean_nothing_change_nothing():
     )
 
 
-def test_another_version_of_a_library_is_another_fingerprint(monkeypatch):
+def test_another_version_of_a_library_is_another_fingerprint(monkeypatch: Any) -> None:
     before = fingerprint.fingerprint("r", {}, (), ("numpy",)), fingerprint.environment_digest((), ("numpy",))
     monkeypatch.setattr(fingerprint, "library_version", lambda name: "0.0.1")
     after = fingerprint.fingerprint("r", {}, (), ("numpy",)), fingerprint.environment_digest((), ("numpy",))
     assert all(a != b for a, b in zip(after, before, strict=True))
 
 
-def test_a_library_that_is_not_there_has_a_version_too():
+def test_a_library_that_is_not_there_has_a_version_too() -> None:
     assert fingerprint.library_version("headrace-no-such-library") == "absent"
 
 
-def test_every_library_that_decides_content_is_installed():
+def test_every_library_that_decides_content_is_installed() -> None:
     names = {
         *crawl.LIBRARIES,
         *tokenize.LIBRARIES,
@@ -197,7 +198,7 @@ def directories(
     return {f"{role}/{source}": stage.directory for role, source, stage in _all(stages)}
 
 
-def _all(stages: Stages):
+def _all(stages: Stages) -> Any:
     for role in ("documents", "verdicts", "duplicates", "tokens", "selection"):
         yield from ((role, source, stage) for source, stage in getattr(stages, role).items())
     for source, tables in stages.tables.items():
@@ -211,44 +212,44 @@ def renamed(**other: str) -> set[str]:
     return {key.split("/")[0] for key in before if before[key] != after[key]}
 
 
-def test_inputs_and_the_place_of_the_manifest_rename_nothing():
+def test_inputs_and_the_place_of_the_manifest_rename_nothing() -> None:
     assert renamed(text=MANIFEST.replace("[in]", "[in, more]"), path="/elsewhere/b.yaml") == set()
 
 
-def test_a_changed_threshold_judges_anew_and_renames_what_comes_after():
+def test_a_changed_threshold_judges_anew_and_renames_what_comes_after() -> None:
     assert renamed(text=MANIFEST + "rules: {code: {max_line: 999}}\n") == {
         "verdicts", "duplicates", "tokens", "selection", "plan",
     }  # fmt: skip
 
 
-def test_a_changed_weight_renames_nothing():
+def test_a_changed_weight_renames_nothing() -> None:
     assert renamed(text=MANIFEST + "mixture: {weights: {code: 3}, budget_tokens: 7}\n") == set()
 
 
-def test_another_sequence_length_renames_the_plan_only():
+def test_another_sequence_length_renames_the_plan_only() -> None:
     assert renamed(text=MANIFEST + "plan: {sequence_length: 2048}\n") == {"plan"}
 
 
-def test_a_cap_renames_selection_and_plan():
+def test_a_cap_renames_selection_and_plan() -> None:
     assert renamed(text=MANIFEST + "mixture: {max_tokens_per_origin: 9}\n") == {"selection", "plan"}
 
 
-def test_another_quarantine_renames_documents_and_all_that_follows():
+def test_another_quarantine_renames_documents_and_all_that_follows() -> None:
     assert renamed(quarantine="ab" * 32) >= {"documents", "language", "measures", "signatures", "verdicts", "tokens"}
 
 
-def test_other_benchmarks_rename_the_index_contamination_and_what_judges_by_it():
+def test_other_benchmarks_rename_the_index_contamination_and_what_judges_by_it() -> None:
     found = renamed(benchmarks="other")
     assert found >= {"benchmarks", "contamination", "verdicts", "duplicates", "tokens", "plan"}
     assert not found & {"documents", "language", "measures", "signatures", "tokenizer"}
 
 
-def test_another_seed_renames_no_table_that_reads_text():
+def test_another_seed_renames_no_table_that_reads_text() -> None:
     found = renamed(text=MANIFEST + "seed: 5\n")
     assert found == {"tokenizer", "tokens", "selection", "plan"}
 
 
-def test_what_one_source_declares_renames_nothing_of_another():
+def test_what_one_source_declares_renames_nothing_of_another() -> None:
     before, after = (
         directories(),
         directories(MANIFEST.replace("columns: {text: text}", "rows_are: code, columns: {text: text}")),
@@ -259,7 +260,7 @@ def test_what_one_source_declares_renames_nothing_of_another():
     assert before["documents/prose"] == after["documents/prose"]
 
 
-def test_no_part_of_the_manifest_is_without_a_stage():
+def test_no_part_of_the_manifest_is_without_a_stage() -> None:
     """A new key of the manifest must enter a fingerprint, or be named here with the reason why it needs not."""
     enters = {"sources", "shards", "languages", "rules", "deduplicate", "decontaminate", "redact", "components"}
     enters |= {"tokenizer", "fim", "split", "mixture", "plan", "quarantine", "seed"}

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -11,17 +12,17 @@ from hypothesis import strategies as st
 from pipeline import github
 from pipeline.inputs import LOCK, CrawlUnit, Input, Lock, crawl_units
 from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, TableSource
-from pipeline.store import Store
+from pipeline.store import Store, open_url
 from pipeline.tables import TableColumns
 
 
 @pytest.fixture
-def lock(tmp_path):
+def lock(tmp_path: Any) -> Any:
     return Lock(Store(str(tmp_path / "out")))
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Any) -> Any:
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("b-1.0.zip", "a-2.0.tar.gz"):
@@ -29,7 +30,7 @@ def folder(tmp_path):
     return folder
 
 
-def archives(*paths, **more) -> ArchiveSource:
+def archives(*paths: Any, **more: Any) -> ArchiveSource:
     return ArchiveSource(name="code", kind="archives", paths=tuple(map(str, paths)), **more)
 
 
@@ -41,7 +42,7 @@ def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_a_unit_is_a_file_named_by_its_name_and_content(folder, lock):
+def test_a_unit_is_a_file_named_by_its_name_and_content(folder: Any, lock: Any) -> None:
     units = crawl_units(archives(folder), lock)
     assert names(units) == [f"a-2.0.tar.gz-{sha(b'a-2.0.tar.gz')[:12]}", f"b-1.0.zip-{sha(b'b-1.0.zip')[:12]}"]
     assert [unit.inputs[0].origin for unit in units] == ["a-2.0", "b-1.0"]
@@ -49,7 +50,7 @@ def test_a_unit_is_a_file_named_by_its_name_and_content(folder, lock):
     assert units[0].digests == {units[0].name: sha(b"a-2.0.tar.gz")}
 
 
-def test_the_names_of_units_do_not_depend_on_the_folder(folder, lock, tmp_path):
+def test_the_names_of_units_do_not_depend_on_the_folder(folder: Any, lock: Any, tmp_path: Any) -> None:
     before = crawl_units(archives(folder), lock)
     moved = tmp_path / "some where" / "else"
     shutil.copytree(folder, moved)
@@ -58,25 +59,25 @@ def test_the_names_of_units_do_not_depend_on_the_folder(folder, lock, tmp_path):
     assert [u.digests for u in after] == [u.digests for u in before]
 
 
-def test_the_order_and_the_form_of_paths_do_not_matter(folder, lock):
+def test_the_order_and_the_form_of_paths_do_not_matter(folder: Any, lock: Any) -> None:
     whole = crawl_units(archives(folder), lock)
     one_by_one = crawl_units(archives(folder / "b-1.0.zip", folder / "a-2.0.tar.gz"), lock)
     assert one_by_one == whole == crawl_units(archives(f"{folder}/*", folder / "b-1.0.zip"), lock)
 
 
-def test_the_same_file_in_two_folders_is_one_unit(folder, lock, tmp_path):
+def test_the_same_file_in_two_folders_is_one_unit(folder: Any, lock: Any, tmp_path: Any) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     assert names(crawl_units(archives(folder, tmp_path / "copy"), lock)) == names(crawl_units(archives(folder), lock))
 
 
-def test_which_copy_is_read_does_not_depend_on_the_order_of_paths(folder, lock, tmp_path):
+def test_which_copy_is_read_does_not_depend_on_the_order_of_paths(folder: Any, lock: Any, tmp_path: Any) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     assert crawl_units(archives(folder, tmp_path / "copy"), lock) == crawl_units(
         archives(tmp_path / "copy", folder), lock
     )
 
 
-def test_other_bytes_under_a_name_are_another_unit(folder, lock, tmp_path):
+def test_other_bytes_under_a_name_are_another_unit(folder: Any, lock: Any, tmp_path: Any) -> None:
     before = crawl_units(archives(folder), lock)
     (folder / "b-1.0.zip").write_bytes(b"changed now")
     after = crawl_units(archives(folder), lock)
@@ -84,12 +85,12 @@ def test_other_bytes_under_a_name_are_another_unit(folder, lock, tmp_path):
     assert names(before)[1] != names(after)[1]
 
 
-def test_what_matches_nothing_is_a_message_with_the_source_and_the_pattern(folder, lock):
+def test_what_matches_nothing_is_a_message_with_the_source_and_the_pattern(folder: Any, lock: Any) -> None:
     with pytest.raises(ManifestError, match=r"source 'code': nothing matches .*none\*"):
         crawl_units(archives(folder, folder / "none*"), lock)
 
 
-def test_tables_have_no_origin_by_file(folder, lock):
+def test_tables_have_no_origin_by_file(folder: Any, lock: Any) -> None:
     source = TableSource(name="rows", kind="tables", paths=(str(folder),), columns=TableColumns(text="text"))
     assert [unit.inputs[0].origin for unit in crawl_units(source, lock)] == ["", ""]
 
@@ -97,12 +98,12 @@ def test_tables_have_no_origin_by_file(folder, lock):
 @pytest.mark.parametrize(
     ("name", "slug"), [("a b/ü.zip", "a-b-.zip"), ("..", "input"), ("ü", "input"), ("x" * 200, "x" * 80)]
 )
-def test_a_slug_is_fit_for_a_file_name(name, slug):
+def test_a_slug_is_fit_for_a_file_name(name: Any, slug: Any) -> None:
     assert Input(name, "0123456789abcdef", "", "", 0).slug == f"{slug}-0123456789ab"
 
 
 @given(st.text(min_size=1))
-def test_any_name_gives_a_slug_that_stays_in_its_folder(name):
+def test_any_name_gives_a_slug_that_stays_in_its_folder(name: Any) -> None:
     slug = Input(name, "0" * 64, "", "", 0).slug
     assert len(slug) <= 93
     assert slug.isascii()
@@ -110,7 +111,7 @@ def test_any_name_gives_a_slug_that_stays_in_its_folder(name):
     assert not slug.startswith(".")
 
 
-def test_a_specification_leads_back_to_its_unit(folder, lock):
+def test_a_specification_leads_back_to_its_unit(folder: Any, lock: Any) -> None:
     for unit in crawl_units(archives(folder, buckets=1), lock):
         assert CrawlUnit.from_json(unit.as_json()) == unit
 
@@ -118,7 +119,7 @@ def test_a_specification_leads_back_to_its_unit(folder, lock):
 # Buckets ----------------------------------------------------------------------------------------------------------
 
 
-def test_buckets_hold_every_input_once_and_an_origin_in_one(folder, lock):
+def test_buckets_hold_every_input_once_and_an_origin_in_one(folder: Any, lock: Any) -> None:
     for i in range(40):
         (folder / f"p{i % 20}-{i}.0.zip").write_bytes(str(i).encode())
         (folder / f"p{i % 20}-{i}.0.tar.gz").write_bytes(b"s" + str(i).encode())
@@ -130,7 +131,7 @@ def test_buckets_hold_every_input_once_and_an_origin_in_one(folder, lock):
     assert len(origins) == len(set(origins))
 
 
-def test_the_bucket_of_an_origin_does_not_depend_on_what_else_there_is(folder, lock):
+def test_the_bucket_of_an_origin_does_not_depend_on_what_else_there_is(folder: Any, lock: Any) -> None:
     for i in range(20):
         (folder / f"p-{i}.0.zip").write_bytes(str(i).encode())
     bucket = {i.name: unit.name for unit in crawl_units(archives(folder, buckets=5), lock) for i in unit.inputs}
@@ -140,7 +141,7 @@ def test_the_bucket_of_an_origin_does_not_depend_on_what_else_there_is(folder, l
         assert all(bucket[i.name] == unit.name for i in unit.inputs)
 
 
-def test_inputs_of_a_bucket_stand_in_a_fixed_order(folder, lock):
+def test_inputs_of_a_bucket_stand_in_a_fixed_order(folder: Any, lock: Any) -> None:
     (unit,) = crawl_units(archives(folder, buckets=1), lock)
     assert list(unit.inputs) == sorted(unit.inputs)
 
@@ -148,10 +149,15 @@ def test_inputs_of_a_bucket_stand_in_a_fixed_order(folder, lock):
 # The lock ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_hashed_once_and_again_when_it_changed(folder, tmp_path, monkeypatch):
+def test_a_file_is_hashed_once_and_again_when_it_changed(folder: Any, tmp_path: Any, monkeypatch: Any) -> None:
     store = Store(str(tmp_path / "out"))
-    reads = []
-    monkeypatch.setattr("pipeline.inputs.open_url", lambda url: reads.append(url) or open(url, "rb"))
+    reads: list[str] = []
+
+    def noted(url: str) -> BinaryIO:
+        reads.append(url)
+        return open_url(url)
+
+    monkeypatch.setattr("pipeline.inputs.open_url", noted)
     lock = Lock(store)
     first = crawl_units(archives(folder), lock)
     lock.save()
@@ -164,14 +170,14 @@ def test_a_file_is_hashed_once_and_again_when_it_changed(folder, tmp_path, monke
     assert len(reads) == 3
 
 
-def test_nothing_is_written_without_a_new_pin(tmp_path):
+def test_nothing_is_written_without_a_new_pin(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     Lock(store).save()
     assert not store.exists(LOCK)
 
 
 @pytest.fixture
-def repository(tmp_path):
+def repository(tmp_path: Any) -> Any:
     path = tmp_path / "repository"
     path.mkdir()
 
@@ -184,7 +190,7 @@ def repository(tmp_path):
     return path, git
 
 
-def test_a_branch_is_pinned_to_the_commit_that_the_build_first_saw(repository, tmp_path):
+def test_a_branch_is_pinned_to_the_commit_that_the_build_first_saw(repository: Any, tmp_path: Any) -> None:
     path, git = repository
     store = Store(str(tmp_path / "out"))
     source = GitSource(name="git", kind="git", repositories=(GitRepository(url=str(path), ref="main"),))
@@ -200,7 +206,7 @@ def test_a_branch_is_pinned_to_the_commit_that_the_build_first_saw(repository, t
     assert fresh.inputs[0].digest == git("rev-parse", "main").strip() != first
 
 
-def test_a_repository_or_branch_that_is_missing_is_a_message(repository, tmp_path, lock):
+def test_a_repository_or_branch_that_is_missing_is_a_message(repository: Any, tmp_path: Any, lock: Any) -> None:
     path, _ = repository
     for url, ref in ((str(path), "no-such-branch"), (str(tmp_path / "none"), "HEAD")):
         source = GitSource(name="git", kind="git", repositories=(GitRepository(url=url, ref=ref),))
@@ -209,7 +215,7 @@ def test_a_repository_or_branch_that_is_missing_is_a_message(repository, tmp_pat
 
 
 @pytest.mark.parametrize("commit", ["0123456789abcdef0123456789abcdef01234567", None], ids=["at one commit", "gone"])
-def test_two_remote_repositories_of_one_name_are_two_units(lock, monkeypatch, commit):
+def test_two_remote_repositories_of_one_name_are_two_units(lock: Any, monkeypatch: Any, commit: Any) -> None:
     """A fork that changed nothing is an origin of its own; of two that are gone both are rejects."""
 
     def resolve(url: str, ref: str) -> str:

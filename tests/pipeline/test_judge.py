@@ -75,7 +75,7 @@ def reasons_of(store: Store, shard: Shard, record: Record) -> dict[str, str]:
     return {path.decode(): reason for path, reason in zip(paths, reasons, strict=True)}
 
 
-def reason(tmp_path_factory, path: str, text: str, manifest: Manifest | None = None, **row: Any) -> str:
+def reason(tmp_path_factory: Any, path: str, text: str, manifest: Manifest | None = None, **row: Any) -> str:
     """The verdict on one document, by the whole path from text to table."""
     store = Store(str(tmp_path_factory.mktemp("one")))
     shard = shard_of(store, [{"path": path.encode(), "text": text} | row])
@@ -84,12 +84,12 @@ def reason(tmp_path_factory, path: str, text: str, manifest: Manifest | None = N
 
 
 @pytest.fixture
-def verdict(tmp_path_factory):
+def verdict(tmp_path_factory: Any) -> Any:
     return lambda *arguments, **more: reason(tmp_path_factory, *arguments, **more)
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Any) -> Any:
     return Store(str(tmp_path))
 
 
@@ -125,43 +125,45 @@ def store(tmp_path):
         ("a.md", "word " * 49 + "x" * 5000, "prose_word_length"),
     ],
 )
-def test_a_published_rule_drops_a_file_just_beyond_its_threshold(verdict, path, text, expected):
+def test_a_published_rule_drops_a_file_just_beyond_its_threshold(
+    verdict: Any, path: Any, text: Any, expected: Any
+) -> None:
     assert verdict(path, text) == expected
 
 
-def test_line_rules_do_not_apply_to_prose_or_pages(verdict):
+def test_line_rules_do_not_apply_to_prose_or_pages(verdict: Any) -> None:
     assert verdict("a.md", WORDS * 40) == ""
     assert verdict("https://example.org/", WORDS * 40, form="page") == ""
     assert verdict("https://example.org/", WORDS, form="page") == "page_few_words"
 
 
-def test_an_other_language_goes_unless_the_manifest_keeps_it(verdict):
+def test_an_other_language_goes_unless_the_manifest_keeps_it(verdict: Any) -> None:
     assert verdict("a.toml", 'a = "b"\n' * 9) == "language"
     keep = manifest_of(languages={"keep_other": {"TOML": "data"}})
     assert verdict("a.toml", 'a = "b"\n' * 9, keep) == ""
 
 
-def test_a_language_that_the_manifest_drops_goes(verdict):
+def test_a_language_that_the_manifest_drops_goes(verdict: Any) -> None:
     assert verdict("a.py", "x = one\n", manifest_of(languages={"drop": ["Python"]})) == "language"
     assert verdict("a.rb", "x = one\n", manifest_of(languages={"drop": ["Python"]})) == ""
 
 
-def test_a_declared_language_that_the_manifest_drops_goes_too(verdict):
+def test_a_declared_language_that_the_manifest_drops_goes_too(verdict: Any) -> None:
     row = {"form": "record", "declared_language": "Python"}
     assert verdict("row/1", "x = one\n", manifest_of(languages={"drop": ["Python"]}), **row) == "language"
 
 
-def test_a_document_with_a_benchmark_text_goes(verdict):
+def test_a_document_with_a_benchmark_text_goes(verdict: Any) -> None:
     assert verdict("a.py", f"# {BENCHMARK}\n") == "contamination"
 
 
-def test_a_document_that_no_component_wants_goes_as_unselected(verdict):
+def test_a_document_that_no_component_wants_goes_as_unselected(verdict: Any) -> None:
     only_prose = manifest_of(components=[{"name": "text", "kinds": ["prose"]}])
     assert verdict("a.py", "x = one\n", only_prose) == "selection"
     assert verdict("a.md", WORDS * 5, only_prose) == ""
 
 
-def test_the_first_reason_in_the_fixed_order_is_the_one_given(verdict):
+def test_the_first_reason_in_the_fixed_order_is_the_one_given(verdict: Any) -> None:
     """language, rules 1 to 5, contamination, selection; repeated is above all."""
     nothing = {"components": [{"name": "none", "sources": ["code"], "languages": ["Ruby"]}]}
     everything = f'<?xml version="1.0"?> {BENCHMARK} ' + "1" * 2000
@@ -177,7 +179,7 @@ def test_the_first_reason_in_the_fixed_order_is_the_one_given(verdict):
         assert verdict("a.py", text, manifest_of(**(nothing | changes))) == expected
 
 
-def test_a_changed_threshold_judges_by_the_values_that_are_stored(store):
+def test_a_changed_threshold_judges_by_the_values_that_are_stored(store: Any) -> None:
     shard = shard_of(store, [{"path": b"a.py", "text": "x" * 300 + "\n" + "y\n" * 9}])
     store.remove(shard.path)
     store.write_table(shard.path, pa.schema([DOCUMENTS.field("id"), DOCUMENTS.field("form")]), [
@@ -199,7 +201,7 @@ def language_table(names: list[str], kinds: list[str]) -> pa.RecordBatch:
     )
 
 
-def test_a_kept_other_language_has_the_kind_that_the_manifest_gives_it():
+def test_a_kept_other_language_has_the_kind_that_the_manifest_gives_it() -> None:
     language = language_table(["Python", "other:YAML", "other:TOML", "other:YAML"], ["code", "data", "data", "data"])
     forms = np.array(["file", "file", "file", "page"], object)
     kinds, is_kept = effective_kind(language, forms, Languages(keep_other={"YAML": "prose"}))
@@ -207,7 +209,7 @@ def test_a_kept_other_language_has_the_kind_that_the_manifest_gives_it():
     assert is_kept.tolist() == [True, True, False, True]
 
 
-def test_kinds_of_no_rows_are_none():
+def test_kinds_of_no_rows_are_none() -> None:
     kinds, is_kept = effective_kind(language_table([], []), np.array([], object), Languages())
     assert (len(kinds), len(is_kept)) == (0, 0)
 
@@ -228,7 +230,9 @@ COMPONENTS = [
     st.sampled_from(["code", "pages"]),
     st.permutations(COMPONENTS),
 )
-def test_a_document_is_of_the_first_component_whose_conditions_all_hold(rows, source, components):
+def test_a_document_is_of_the_first_component_whose_conditions_all_hold(
+    rows: Any, source: Any, components: Any
+) -> None:
     def first(kind: str, language: str) -> str:
         for c in components:
             holds = (c.kinds is None or kind in c.kinds) and (c.languages is None or language in c.languages)
@@ -259,7 +263,9 @@ def stub(store: Store, name: str, rows: list[tuple[bytes, str, str]], source: st
     ),
     st.randoms(use_true_random=False),
 )
-def test_of_equal_ids_the_least_revision_locator_shard_and_row_is_kept_in_any_order_of_shards(parts, shuffler):
+def test_of_equal_ids_the_least_revision_locator_shard_and_row_is_kept_in_any_order_of_shards(
+    parts: Any, shuffler: Any
+) -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
     shards = [
         stub(store, str(n), sorted((bytes([i]) * 16, r, loc) for i, r, loc in rows)) for n, rows in enumerate(parts)
@@ -278,7 +284,9 @@ def test_of_equal_ids_the_least_revision_locator_shard_and_row_is_kept_in_any_or
         assert found == {name: sorted(rows) for name, rows in expected.items()}
 
 
-def test_a_document_that_stands_in_three_shards_is_kept_once_and_repeated_is_the_first_of_all_reasons(store):
+def test_a_document_that_stands_in_three_shards_is_kept_once_and_repeated_is_the_first_of_all_reasons(
+    store: Any,
+) -> None:
     rows = [{"path": b"a.py", "text": "1 2 3\n"}, {"path": b"b.py", "text": "x = one\n"}]
     shards = [shard_of(store, rows, name) for name in ("s1", "s2", "s0")]
     found = [reasons_of(store, s, r) for s, r in zip(shards, judged(store, shards), strict=True)]
@@ -289,7 +297,7 @@ def test_a_document_that_stands_in_three_shards_is_kept_once_and_repeated_is_the
     ]
 
 
-def test_verdicts_do_not_depend_on_the_order_of_shards(store):
+def test_verdicts_do_not_depend_on_the_order_of_shards(store: Any) -> None:
     texts = ["x = one\n", "1 2 3\n", BENCHMARK, WORDS]
     shards = [
         shard_of(store, [{"path": f"{(i + n) % 5}.py".encode(), "text": t} for i, t in enumerate(texts)], f"s{n}")
@@ -302,7 +310,7 @@ def test_verdicts_do_not_depend_on_the_order_of_shards(store):
     assert {record.unit: record for record in judged(store, shuffled)} == first
 
 
-def test_a_new_shard_renews_only_the_verdicts_that_it_changes(store):
+def test_a_new_shard_renews_only_the_verdicts_that_it_changes(store: Any) -> None:
     one = shard_of(store, [{"path": b"b.py", "text": "x = one\n"}], "s1")
     two = shard_of(store, [{"path": b"c.py", "text": "x = two\n"}], "s2")
     before = judged(store, [one, two])
@@ -313,7 +321,7 @@ def test_a_new_shard_renews_only_the_verdicts_that_it_changes(store):
     assert [r.counts["outcomes"] for r in after] == [{"repeated": 1}, {"": 1}, {"": 1}]
 
 
-def test_a_build_without_repeats_has_none(store):
+def test_a_build_without_repeats_has_none(store: Any) -> None:
     assert repeated_rows([], store) == {}
     assert repeated_rows([stub(store, "a", []), stub(store, "b", [(bytes(16), "", "")])], store) == {}
 
@@ -321,7 +329,7 @@ def test_a_build_without_repeats_has_none(store):
 # Records and outcomes ---------------------------------------------------------------------------------------------
 
 
-def test_a_record_counts_every_outcome_and_is_found_again(store):
+def test_a_record_counts_every_outcome_and_is_found_again(store: Any) -> None:
     shard = shard_of(
         store,
         [{"path": b"a.py", "text": "1 2\n"}, {"path": b"b.py", "text": "xy\n"}, {"path": b"c.py", "text": "yz\n"}],
@@ -332,7 +340,7 @@ def test_a_record_counts_every_outcome_and_is_found_again(store):
     assert judged(store, [shard]) == [record]
 
 
-def test_an_outcome_is_the_verdict_or_else_the_duplicate(store):
+def test_an_outcome_is_the_verdict_or_else_the_duplicate(store: Any) -> None:
     verdicts = store.write_table(
         "v", VERDICTS, [pa.RecordBatch.from_pylist([{"reason": r} for r in ("", "language", "")], VERDICTS)]
     )
@@ -341,7 +349,7 @@ def test_an_outcome_is_the_verdict_or_else_the_duplicate(store):
     assert outcomes(store, verdicts.path, duplicates.path).tolist() == ["near_duplicate", "language", ""]
 
 
-def test_the_digest_of_several_units_sees_their_order_and_content(store):
+def test_the_digest_of_several_units_sees_their_order_and_content(store: Any) -> None:
     shards = [shard_of(store, [{"path": p.encode(), "text": t}], p) for p, t in (("a.py", "xy\n"), ("b.py", "1 2\n"))]
     one, two = judged(store, shards)
     assert digest_of([one, two]) != digest_of([two, one]) != digest_of([one])

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import uuid
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,11 @@ from pipeline.store import Store
 
 
 @pytest.fixture(params=["file", "memory"])
-def store(request, tmp_path):
+def store(request: Any, tmp_path: Any) -> Any:
     return Store(str(tmp_path / "out") if request.param == "file" else f"memory://{uuid.uuid4().hex}")
 
 
-def leave(store, **changes):
+def leave(store: Any, **changes: Any) -> None:
     """A lease of another build."""
     holder = {"token": "other", "host": lease._host(), "pid": os.getpid(), "alive": time.time()}
     store.write(LEASE, json.dumps(holder | changes).encode())
@@ -32,7 +33,7 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_a_second_build_is_refused_with_who_holds_the_lease(store):
+def test_a_second_build_is_refused_with_who_holds_the_lease(store: Any) -> None:
     with Lease(store):
         with pytest.raises(LeaseError) as caught, Lease(store):
             raise AssertionError
@@ -40,7 +41,7 @@ def test_a_second_build_is_refused_with_who_holds_the_lease(store):
         assert store.exists(LEASE)
 
 
-def test_a_lease_is_given_back_at_the_end_also_after_an_error(store):
+def test_a_lease_is_given_back_at_the_end_also_after_an_error(store: Any) -> None:
     with pytest.raises(KeyError), Lease(store):
         raise KeyError
     assert not store.exists(LEASE)
@@ -48,7 +49,7 @@ def test_a_lease_is_given_back_at_the_end_also_after_an_error(store):
         assert store.exists(LEASE)
 
 
-def test_releasing_twice_is_releasing_once(store):
+def test_releasing_twice_is_releasing_once(store: Any) -> None:
     held = Lease(store)
     with held:
         held.release()
@@ -58,20 +59,20 @@ def test_releasing_twice_is_releasing_once(store):
     assert store.read_json(LEASE)["token"] == "other"
 
 
-def test_a_build_releases_only_its_own_lease(store):
+def test_a_build_releases_only_its_own_lease(store: Any) -> None:
     with Lease(store):
         leave(store)
     assert store.read_json(LEASE)["token"] == "other"
 
 
-def test_the_lease_of_a_dead_process_here_is_taken_at_once(store):
+def test_the_lease_of_a_dead_process_here_is_taken_at_once(store: Any) -> None:
     leave(store, pid=dead_pid())
     with Lease(store):
         assert store.read_json(LEASE)["token"] != "other"
     assert list(store.files()) == []
 
 
-def test_the_lease_of_a_process_that_waits_to_be_reaped_is_taken(store):
+def test_the_lease_of_a_process_that_waits_to_be_reaped_is_taken(store: Any) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.read()
@@ -82,14 +83,16 @@ def test_the_lease_of_a_process_that_waits_to_be_reaped_is_taken(store):
     process.communicate()
 
 
-def test_a_process_of_another_user_is_alive(store):
+def test_a_process_of_another_user_is_alive(store: Any) -> None:
     leave(store, pid=1)
     with pytest.raises(LeaseError), Lease(store):
         raise AssertionError
 
 
 @pytest.mark.parametrize(("age", "is_held"), [(0.0, True), (55.0, True), (61.0, False)])
-def test_the_lease_of_another_host_holds_for_a_minute_after_its_last_sign_of_life(store, age, is_held):
+def test_the_lease_of_another_host_holds_for_a_minute_after_its_last_sign_of_life(
+    store: Any, age: Any, is_held: Any
+) -> None:
     leave(store, host="elsewhere/01234567", pid=dead_pid(), alive=time.time() - age)
     if is_held:
         with pytest.raises(LeaseError, match=r"elsewhere.*expires 60 s after"), Lease(store):
@@ -99,13 +102,13 @@ def test_the_lease_of_another_host_holds_for_a_minute_after_its_last_sign_of_lif
             assert store.read_json(LEASE)["host"] == lease._host()
 
 
-def test_a_lease_that_was_cut_short_by_a_crash_is_taken(store):
+def test_a_lease_that_was_cut_short_by_a_crash_is_taken(store: Any) -> None:
     store.write(LEASE, b"")
     with Lease(store):
         assert store.read_json(LEASE)["pid"] == os.getpid()
 
 
-def test_the_holder_gives_signs_of_life(store, monkeypatch):
+def test_the_holder_gives_signs_of_life(store: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(lease, "_HEARTBEAT_SECONDS", 0.02)
     with Lease(store):
         first = store.read_json(LEASE)["alive"]
@@ -113,7 +116,9 @@ def test_the_holder_gives_signs_of_life(store, monkeypatch):
         assert store.read_json(LEASE)["alive"] > first
 
 
-def test_a_sign_of_life_does_not_take_back_a_lease_that_another_build_holds_by_now(store, monkeypatch):
+def test_a_sign_of_life_does_not_take_back_a_lease_that_another_build_holds_by_now(
+    store: Any, monkeypatch: Any
+) -> None:
     """A build that was suspended beyond the expiry must not drive the build out that took over."""
     monkeypatch.setattr(lease, "_HEARTBEAT_SECONDS", 0.02)
     with Lease(store):
@@ -122,7 +127,7 @@ def test_a_sign_of_life_does_not_take_back_a_lease_that_another_build_holds_by_n
         assert store.read_json(LEASE)["token"] == "other"
 
 
-def test_no_lease_stays_behind_when_it_is_released_amid_a_sign_of_life(tmp_path, monkeypatch):
+def test_no_lease_stays_behind_when_it_is_released_amid_a_sign_of_life(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(lease, "_HEARTBEAT_SECONDS", 0.0001)
     store = Store(str(tmp_path))
     for _ in range(100):
@@ -132,7 +137,7 @@ def test_no_lease_stays_behind_when_it_is_released_amid_a_sign_of_life(tmp_path,
     assert not store.exists(LEASE)
 
 
-def test_of_many_builds_that_start_at_once_one_goes_on(tmp_path):
+def test_of_many_builds_that_start_at_once_one_goes_on(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     leave(store, pid=dead_pid())
     n = 12
@@ -157,7 +162,7 @@ def test_of_many_builds_that_start_at_once_one_goes_on(tmp_path):
     assert sorted(results) == ["held", *["refused"] * (n - 1)]
 
 
-def test_a_folder_that_can_not_be_written_is_one_message(tmp_path):
+def test_a_folder_that_can_not_be_written_is_one_message(tmp_path: Any) -> None:
     from pipeline.store import StorageError
 
     (tmp_path / "file").write_bytes(b"")

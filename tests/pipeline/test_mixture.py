@@ -1,6 +1,7 @@
 """Select and plan: caps by origin in keyed order; every token of every selected sample in one sequence, once."""
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,14 +93,14 @@ def sequences(store: Store, record: Record) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Any) -> Any:
     return Store(str(tmp_path))
 
 
 # Plan -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_token_of_every_sample_stands_in_one_sequence_of_its_component_and_split_once(store):
+def test_every_token_of_every_sample_stands_in_one_sequence_of_its_component_and_split_once(store: Any) -> None:
     tokens = corpus(store)
     _, _, plans = planned(store, tokens)
     tables = [store.read_table(record.files[0].path).to_pylist() for _, _, record in tokens]
@@ -118,12 +119,12 @@ def test_every_token_of_every_sample_stands_in_one_sequence_of_its_component_and
             assert [start for start, _ in runs] == [0, *np.cumsum([n for _, n in runs])[:-1].tolist()]
             assert sum(n for _, n in runs) == sample["n_tokens"]
             assert (len(runs) == 1) == (sample["n_tokens"] <= 64)
-            for (start, n), _ in zip(runs, runs[1:], strict=False):
+            for (start, n), _ in pairwise(runs):
                 assert sample["tokens"][start + n - 1] == NEWLINE
     assert seen == {}
 
 
-def test_records_count_samples_tokens_and_padding(store):
+def test_records_count_samples_tokens_and_padding(store: Any) -> None:
     tokens = corpus(store)
     _, _, plans = planned(store, tokens)
     assert sum(p.counts["tokens"] for p in plans[1:]) == sum(r.counts["tokens"] for _, _, r in tokens)
@@ -135,7 +136,7 @@ def test_records_count_samples_tokens_and_padding(store):
         assert record.counts["pieces"] == sum(len(row["pieces"]) for row in rows) >= record.counts["samples"]
 
 
-def test_the_list_of_shards_says_what_the_numbers_in_pieces_mean(store):
+def test_the_list_of_shards_says_what_the_numbers_in_pieces_mean(store: Any) -> None:
     tokens = corpus(store)
     _, _, plans = planned(store, tokens)
     assert store.read_table(plans[0].files[0].path).to_pylist() == [
@@ -143,14 +144,14 @@ def test_the_list_of_shards_says_what_the_numbers_in_pieces_mean(store):
     ]
 
 
-def test_the_same_samples_give_the_same_bytes(store, tmp_path):
+def test_the_same_samples_give_the_same_bytes(store: Any, tmp_path: Any) -> None:
     other = Store(str(tmp_path / "other"))
     first, again = planned(store, corpus(store)), planned(other, corpus(other))
     assert [p.files for p in first[2]] == [p.files for p in again[2]]
     assert [p.files for p in first[1]] == [p.files for p in again[1]]
 
 
-def test_a_plan_that_is_there_is_found_and_another_length_reads_no_other_samples(store):
+def test_a_plan_that_is_there_is_found_and_another_length_reads_no_other_samples(store: Any) -> None:
     tokens = corpus(store)
     first = planned(store, tokens)[2]
     times = {path: store.read(path) for path in store.files("plan")}
@@ -158,7 +159,7 @@ def test_a_plan_that_is_there_is_found_and_another_length_reads_no_other_samples
     assert {path: store.read(path) for path in store.files("plan")} == times
 
 
-def test_samples_are_packed_in_keyed_order_and_not_by_length_or_place(store):
+def test_samples_are_packed_in_keyed_order_and_not_by_length_or_place(store: Any) -> None:
     tokens = [shard(store, "a", [{"tokens": lines(64)} for _ in range(50)])]
     selected, _, plans = planned(store, tokens)
     rows = [row["pieces"][0]["row"] for row in sequences(store, plans[1])]
@@ -166,7 +167,7 @@ def test_samples_are_packed_in_keyed_order_and_not_by_length_or_place(store):
     assert rows == np.argsort(keys).tolist() != sorted(rows)
 
 
-def test_a_sample_of_exactly_one_sequence_is_not_cut(store):
+def test_a_sample_of_exactly_one_sequence_is_not_cut(store: Any) -> None:
     tokens = [shard(store, "a", [{"tokens": lines(64)}, {"tokens": lines(65)}, {"tokens": [9] * 64, "fim": True}])]
     _, _, plans = planned(store, tokens)
     cuts = {}
@@ -176,13 +177,13 @@ def test_a_sample_of_exactly_one_sequence_is_not_cut(store):
     assert {row: sorted(runs) for row, runs in cuts.items()} == {0: [(0, 64)], 1: [(0, 63), (63, 2)], 2: [(0, 64)]}
 
 
-def test_a_sample_with_fim_is_never_cut(store):
+def test_a_sample_with_fim_is_never_cut(store: Any) -> None:
     tokens = [shard(store, "a", [{"tokens": lines(65), "fim": True}])]
     with pytest.raises(AssertionError, match="FIM"):
         planned(store, tokens)
 
 
-def test_a_build_without_samples_has_a_plan_without_sequences(store):
+def test_a_build_without_samples_has_a_plan_without_sequences(store: Any) -> None:
     for tokens in ([], [shard(store, "empty", [])]):
         selected, selection, plans = planned(store, tokens)
         assert (len(selected.ids), len(selection), [p.unit for p in plans]) == (0, len(tokens), ["shards"])
@@ -197,7 +198,7 @@ def synthetic(lengths: np.ndarray, seed: int = 0) -> Samples:
     )
 
 
-def test_padding_of_150000_samples_is_at_most_a_fifth_of_a_percent(store, monkeypatch):
+def test_padding_of_150000_samples_is_at_most_a_fifth_of_a_percent(store: Any, monkeypatch: Any) -> None:
     """Median 500 tokens, as measured on code; samples beyond L are cut at their (synthetic) line ends."""
     lengths = np.exp(np.random.default_rng(0).normal(np.log(500), 1.2, 150_000)).astype(np.int64).clip(2)
     samples = synthetic(lengths)
@@ -226,7 +227,7 @@ def test_padding_of_150000_samples_is_at_most_a_fifth_of_a_percent(store, monkey
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=12), st.integers(16, 40))
-def test_pieces_cover_each_sample_in_order_and_only_long_ones_are_cut(sizes, length):
+def test_pieces_cover_each_sample_in_order_and_only_long_ones_are_cut(sizes: Any, length: Any) -> None:
     class Lines:
         def tokens(self, row: int) -> np.ndarray:
             return np.array(lines(sizes[row]), np.uint32)
@@ -250,7 +251,9 @@ def test_pieces_cover_each_sample_in_order_and_only_long_ones_are_cut(sizes, len
     st.integers(1, 120),
     st.integers(0, 3),
 )
-def test_samples_of_an_origin_and_component_are_taken_in_keyed_order_until_the_cap(rows, cap, seed):
+def test_samples_of_an_origin_and_component_are_taken_in_keyed_order_until_the_cap(
+    rows: Any, cap: Any, seed: Any
+) -> None:
     samples = synthetic(np.array([r[0] for r in rows], np.int64))
     component, origin = (np.array([r[i] for r in rows], np.int64) for i in (1, 2))
     samples = Samples(samples.ids, samples.shard, samples.row, samples.n_tokens, component, samples.split, origin,
@@ -265,11 +268,11 @@ def test_samples_of_an_origin_and_component_are_taken_in_keyed_order_until_the_c
     assert over_cap(samples, cap, seed).tolist() == expected.tolist()
 
 
-def test_without_a_cap_nothing_is_left_out():
+def test_without_a_cap_nothing_is_left_out() -> None:
     assert not over_cap(synthetic(np.array([10**9])), None, 0).any()
 
 
-def test_what_is_over_the_cap_is_named_beside_its_shard_and_not_planned(store):
+def test_what_is_over_the_cap_is_named_beside_its_shard_and_not_planned(store: Any) -> None:
     tokens = corpus(store)
     selected, selection, plans = planned(store, tokens, max_tokens_per_origin=700)
     reasons = [store.read_table(r.files[0].path).column("reason").to_pylist() for r in selection]
@@ -289,13 +292,15 @@ def test_what_is_over_the_cap_is_named_beside_its_shard_and_not_planned(store):
     assert max(by_origin.values()) <= 700
 
 
-def test_equal_names_of_origins_in_two_sources_are_two_origins(store):
+def test_equal_names_of_origins_in_two_sources_are_two_origins(store: Any) -> None:
     tokens = [shard(store, "a", [{"tokens": lines(50)}]), shard(store, "a", [{"tokens": lines(50)}], "web")]
     selected, _, _ = planned(store, tokens, max_tokens_per_origin=60)
     assert len(selected.ids) == 2
 
 
-def test_the_order_of_shards_decides_neither_who_is_selected_nor_how_many_tokens_are_planned(store, tmp_path):
+def test_the_order_of_shards_decides_neither_who_is_selected_nor_how_many_tokens_are_planned(
+    store: Any, tmp_path: Any
+) -> None:
     tokens = corpus(store)
     first, _, one = planned(store, tokens, max_tokens_per_origin=700)
     other = Store(str(tmp_path / "other"))
@@ -304,7 +309,7 @@ def test_the_order_of_shards_decides_neither_who_is_selected_nor_how_many_tokens
     assert [p.counts for p in one[1:]] == [p.counts for p in two[1:]]
 
 
-def test_samples_are_read_as_they_stand_in_the_shards(store):
+def test_samples_are_read_as_they_stand_in_the_shards(store: Any) -> None:
     tokens = corpus(store)
     samples = read_samples(store, [record for _, _, record in tokens])
     rows = [row for _, _, record in tokens for row in store.read_table(record.files[0].path).to_pylist()]

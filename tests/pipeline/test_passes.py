@@ -84,7 +84,7 @@ def committed(store: Store) -> Callable[[dict[str, Any]], bool]:
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Any) -> Any:
     CAPTURED.clear()
     return Store(str(tmp_path))
 
@@ -93,7 +93,7 @@ def store(tmp_path):
 
 
 @pytest.fixture(params=["a pass over units", "deduplicate"])
-def graph(request, store):
+def graph(request: Any, store: Any) -> Any:
     """The graph of every pipeline that a build runs."""
     if request.param == "deduplicate":
         shards = [shard_of(store, [{"path": b"a.py", "text": "one two three four five six"}])]
@@ -125,14 +125,14 @@ def payload_of(transform: api.PTransform) -> api.ParDoPayload:
     return api.ParDoPayload.FromString(transform.spec.payload)
 
 
-def test_a_graph_is_made_of_impulse_pardo_group_by_key_and_flatten_only(graph):
+def test_a_graph_is_made_of_impulse_pardo_group_by_key_and_flatten_only(graph: Any) -> None:
     urns = {t.spec.urn for t in leaves_of(graph)}
     primitives = common_urns.primitives
     assert urns <= {p.urn for p in (primitives.IMPULSE, primitives.PAR_DO, primitives.GROUP_BY_KEY, primitives.FLATTEN)}
     assert primitives.GROUP_BY_KEY.urn in urns
 
 
-def test_a_graph_has_no_reshuffle_read_write_or_combine(graph):
+def test_a_graph_has_no_reshuffle_read_write_or_combine(graph: Any) -> None:
     known = common_urns.composites
     composites = {t.spec.urn for t in graph.components.transforms.values() if t.subtransforms}
     assert known.RESHUFFLE.urn not in composites
@@ -141,7 +141,7 @@ def test_a_graph_has_no_reshuffle_read_write_or_combine(graph):
     assert not [word for word in ("/reshuffle", "readfrom", "writeto", "sdf", "cogroup", "combine") if word in names]
 
 
-def test_every_pardo_has_one_output_no_side_input_no_state_and_no_timer(graph):
+def test_every_pardo_has_one_output_no_side_input_no_state_and_no_timer(graph: Any) -> None:
     for transform in leaves_of(graph):
         assert len(transform.outputs) == 1, transform.unique_name
         if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
@@ -153,13 +153,13 @@ def test_every_pardo_has_one_output_no_side_input_no_state_and_no_timer(graph):
             assert not payload.requires_time_sorted_input, transform.unique_name
 
 
-def test_a_graph_has_one_leaf(graph):
+def test_a_graph_has_one_leaf(graph: Any) -> None:
     consumed = {p for t in leaves_of(graph) for p in t.inputs.values()}
     produced = {p for t in leaves_of(graph) for p in t.outputs.values()}
     assert len(produced - consumed) == 1
 
 
-def test_keys_are_coded_deterministically_and_values_are_numbers_or_bytes(graph):
+def test_keys_are_coded_deterministically_and_values_are_numbers_or_bytes(graph: Any) -> None:
     """Without type hints Beam pickles, and a pickle of a key is no key on every runner."""
     coders, collections = graph.components.coders, graph.components.pcollections
     plain = {"beam:coder:varint:v1", "beam:coder:bytes:v1", "beam:coder:kv:v1", "beam:coder:iterable:v1"}
@@ -174,13 +174,13 @@ def test_keys_are_coded_deterministically_and_values_are_numbers_or_bytes(graph)
                 waiting += coder.component_coder_ids
 
 
-def test_what_travels_is_small(graph):
+def test_what_travels_is_small(graph: Any) -> None:
     """Specifications lie in a file; functions carry their configuration only."""
     for transform in leaves_of(graph):
         assert len(transform.spec.payload) < 20_000, transform.unique_name
 
 
-def test_pipelines_are_made_in_the_engine_and_run_in_passes_and_deduplicate_only():
+def test_pipelines_are_made_in_the_engine_and_run_in_passes_and_deduplicate_only() -> None:
     """So the graphs above are all that there are."""
     makers, users = set(), set()
     for path in Path(package.__file__).parent.glob("*.py"):
@@ -194,7 +194,7 @@ def test_pipelines_are_made_in_the_engine_and_run_in_passes_and_deduplicate_only
     assert users == {"passes", "deduplicate"}
 
 
-def test_no_module_uses_what_a_runner_may_lack():
+def test_no_module_uses_what_a_runner_may_lack() -> None:
     forbidden = {
         "Reshuffle",
         "CoGroupByKey",
@@ -215,7 +215,7 @@ def test_no_module_uses_what_a_runner_may_lack():
 # Running ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_unit_is_done_and_nothing_of_the_pass_stays_but_its_timings(store):
+def test_every_unit_is_done_and_nothing_of_the_pass_stays_but_its_timings(store: Any) -> None:
     run(store, units_of("a", "b", "c"))
     assert sorted(store.files()) == sorted(
         ["done/a", "done/b", "done/c", "order", *(f"timings/crawl/code/{u}.json" for u in "abc")]
@@ -225,7 +225,7 @@ def test_every_unit_is_done_and_nothing_of_the_pass_stays_but_its_timings(store)
     assert figures["seconds"] >= 0
 
 
-def test_the_largest_units_go_first_and_equal_ones_by_name(store):
+def test_the_largest_units_go_first_and_equal_ones_by_name(store: Any) -> None:
     sizes = {"s": 1, "l": 100, "b": 50, "a": 50}
     specifications: list[list[dict[str, Any]]] = []
 
@@ -239,13 +239,13 @@ def test_the_largest_units_go_first_and_equal_ones_by_name(store):
     assert [u["unit"] for u in specifications[0]] == ["l", "a", "b", "s"]
 
 
-def test_a_pass_without_units_starts_nothing(store):
+def test_a_pass_without_units_starts_nothing(store: Any) -> None:
     run(store, [])
     assert CAPTURED == []
     assert list(store.files()) == []
 
 
-def test_each_unit_goes_to_the_work_of_its_source(tmp_path):
+def test_each_unit_goes_to_the_work_of_its_source(tmp_path: Any) -> None:
     stores = {name: Store(str(tmp_path / name)) for name in ("code", "web")}
     both = PerSource({name: Work(s) for name, s in stores.items()}, Store(str(tmp_path)))
     both.setup()
@@ -256,7 +256,7 @@ def test_each_unit_goes_to_the_work_of_its_source(tmp_path):
 # Faults -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_unit_that_fails_is_named_with_its_cause_and_the_others_go_on(store):
+def test_a_unit_that_fails_is_named_with_its_cause_and_the_others_go_on(store: Any) -> None:
     with pytest.raises(BuildFaultError) as caught:
         run(store, units_of("a", "bad", "c", bad="fault"))
     said = str(caught.value)
@@ -268,7 +268,7 @@ def test_a_unit_that_fails_is_named_with_its_cause_and_the_others_go_on(store):
     assert "raise ValueError" in note["trace"]
 
 
-def test_a_unit_that_goes_well_the_next_time_leaves_no_note(store):
+def test_a_unit_that_goes_well_the_next_time_leaves_no_note(store: Any) -> None:
     with pytest.raises(BuildFaultError):
         run(store, units_of("a", "bad", bad="fault"))
     run(store, units_of("bad"))
@@ -276,7 +276,7 @@ def test_a_unit_that_goes_well_the_next_time_leaves_no_note(store):
     assert not store.exists("work/crawl.json")
 
 
-def test_many_faults_are_ten_lines_and_a_number(store):
+def test_many_faults_are_ten_lines_and_a_number(store: Any) -> None:
     names = [f"u{i:02d}" for i in range(14)]
     with pytest.raises(BuildFaultError) as caught:
         run(store, units_of(*names, **dict.fromkeys(names, "fault")))
@@ -286,19 +286,19 @@ def test_many_faults_are_ten_lines_and_a_number(store):
     assert len(said) == 13
 
 
-def test_a_unit_that_was_not_committed_though_it_raised_nothing_is_a_fault(store):
+def test_a_unit_that_was_not_committed_though_it_raised_nothing_is_a_fault(store: Any) -> None:
     with pytest.raises(BuildFaultError, match="code/a: not done"):
         run_pass("crawl", Work(store), units_of("a"), Capturing(), lambda unit: False)
 
 
-def test_a_full_disk_stops_the_pass_with_its_one_message(store):
+def test_a_full_disk_stops_the_pass_with_its_one_message(store: Any) -> None:
     with pytest.raises(StorageError, match=r"^can't write bad: No space left on device\. Free space\.$"):
         run(store, units_of("a", "bad", bad="disk"))
     assert not store.exists("faults/crawl/code/bad.json")
 
 
 @pytest.mark.parametrize("place", ["timings", "faults"])
-def test_a_disk_that_is_full_for_notes_and_timings_is_the_same_one_message(store, place):
+def test_a_disk_that_is_full_for_notes_and_timings_is_the_same_one_message(store: Any, place: Any) -> None:
     """A worker's error reaches the driver as text: only what is marked as a fault is told as one sentence."""
     store.write(place, b"a file where a folder is wanted")
     store.write_json("work/crawl.json", units_of("a") if place == "timings" else units_of("a", a="fault"))
@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_for_notes_and_timings_is_the_same_one_message(store
     assert isinstance(Engine().explain(caught.value), StorageError)
 
 
-def test_a_worker_with_other_code_or_libraries_refuses_to_work(store, monkeypatch):
+def test_a_worker_with_other_code_or_libraries_refuses_to_work(store: Any, monkeypatch: Any) -> None:
     digests = iter(["driver", *["worker"] * 9])
     monkeypatch.setattr(passes, "environment_digest", lambda modules, libraries: next(digests))
     with pytest.raises(EngineError) as caught:
@@ -321,7 +321,7 @@ def test_a_worker_with_other_code_or_libraries_refuses_to_work(store, monkeypatc
     assert not store.exists("done/a")
 
 
-def test_a_pass_runs_on_an_object_store():
+def test_a_pass_runs_on_an_object_store() -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
     run(store, units_of("a", "b"))
     assert store.exists("done/a")

@@ -55,7 +55,7 @@ SAMPLE = st.lists(st.integers(0, 2**32 - 1), max_size=12)
 @example([], None)
 @example([[[]]], None)
 @example([[[], [1], []], [[], []], [[2]]], None)
-def test_runs_of_tokens_are_those_that_pyarrow_decodes(tmp_path_factory, groups, data):
+def test_runs_of_tokens_are_those_that_pyarrow_decodes(tmp_path_factory: Any, groups: Any, data: Any) -> None:
     store = Store(str(tmp_path_factory.getbasetemp() / "runs"))
     shard = TokenShard(store, write(store, groups))
     expected = [sample for samples in groups for sample in samples]
@@ -73,7 +73,7 @@ def test_runs_of_tokens_are_those_that_pyarrow_decodes(tmp_path_factory, groups,
 @pytest.mark.parametrize(
     ("rows", "most", "groups"), [(1, 900_000, 1), (50_000, 40, 1), (3000, 1000, 3), (30_000, 3, 1), (7, 300_000, 5)]
 )
-def test_large_shards_are_mapped_and_equal(tmp_path, rows, most, groups):
+def test_large_shards_are_mapped_and_equal(tmp_path: Any, rows: Any, most: Any, groups: Any) -> None:
     rng = np.random.default_rng(rows)
     store = Store(str(tmp_path))
     parts = [[rng.integers(0, 102_400, n, np.uint32) for n in rng.integers(0, most, rows)] for _ in range(groups)]
@@ -86,7 +86,7 @@ def test_large_shards_are_mapped_and_equal(tmp_path, rows, most, groups):
         np.testing.assert_array_equal(shard.tokens(row), flat[offsets[row] : offsets[row + 1]])
 
 
-def test_tokens_are_a_view_of_the_file_and_not_a_copy(tmp_path):
+def test_tokens_are_a_view_of_the_file_and_not_a_copy(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     shard = TokenShard(store, write(store, [[[1, 2, 3], [4]]]))
     tokens = shard.tokens(0)
@@ -96,7 +96,7 @@ def test_tokens_are_a_view_of_the_file_and_not_a_copy(tmp_path):
         tokens[0] = 9
 
 
-def test_the_tokens_of_a_group_lie_raw_in_the_file(tmp_path):
+def test_the_tokens_of_a_group_lie_raw_in_the_file(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     tokens = np.arange(5000, dtype=np.uint32) * 7919
     write(store, [[tokens[:3000], tokens[3000:]]])
@@ -130,7 +130,7 @@ def test_the_tokens_of_a_group_lie_raw_in_the_file(tmp_path):
     ],
     ids=["zstd", "dictionary", "many pages", "many pages of version 2", "byte stream split", "delta"],
 )
-def test_another_layout_is_decoded_to_the_same(tmp_path, options):
+def test_another_layout_is_decoded_to_the_same(tmp_path: Any, options: Any) -> None:
     store = Store(str(tmp_path))
     rng = np.random.default_rng(0)
     samples = [rng.integers(0, 50, n, np.uint32) for n in rng.integers(0, 300, 500)]
@@ -143,7 +143,7 @@ def test_another_layout_is_decoded_to_the_same(tmp_path, options):
     np.testing.assert_array_equal(shard.tokens(250, 2, 5), samples[250][2:7])
 
 
-def test_a_shard_in_an_object_store_is_decoded_a_group_at_a_time():
+def test_a_shard_in_an_object_store_is_decoded_a_group_at_a_time() -> None:
     store = Store(f"memory://{uuid.uuid4().hex}")
     shard = TokenShard(store, write(store, [[[1, 2], []], [[3]]]))
     assert not shard.is_mapped
@@ -151,7 +151,7 @@ def test_a_shard_in_an_object_store_is_decoded_a_group_at_a_time():
     assert len(shard._groups) == 1
 
 
-def test_every_other_column_is_read_as_it_was_written(tmp_path):
+def test_every_other_column_is_read_as_it_was_written(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     batch = batch_of([[1, 2], [], [3]])
     with token_writer(store, "t.parquet") as writer:
@@ -163,7 +163,7 @@ def test_every_other_column_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("polars"), reason="polars is not installed")
-def test_polars_reads_a_shard(tmp_path):
+def test_polars_reads_a_shard(tmp_path: Any) -> None:
     import polars  # type: ignore[import-not-found, unused-ignore]
 
     store = Store(str(tmp_path))
@@ -172,7 +172,7 @@ def test_polars_reads_a_shard(tmp_path):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("duckdb"), reason="duckdb is not installed")
-def test_duckdb_reads_a_shard(tmp_path):
+def test_duckdb_reads_a_shard(tmp_path: Any) -> None:
     import duckdb  # type: ignore[import-not-found, unused-ignore]
 
     store = Store(str(tmp_path))

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ ALL_FIM = Fim(components=("all",), parameters=FimParameters(rate=1.0))
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory) -> list[str]:
+def texts(tmp_path_factory: Any) -> list[str]:
     """Real text of two packages and of pages in several scripts."""
     store = Store(str(tmp_path_factory.mktemp("texts")))
     records = crawled(store, archives(package("click", "8.1.7"), package("pybind11", "2.13.6")))
@@ -52,17 +53,17 @@ def texts(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(texts) -> dict[str, Any]:
+def trained(texts: Any) -> dict[str, Any]:
     return dict(json.loads(train(texts, TrainTokenizer(vocabulary=1500), [EOS, BOS, *SENTINELS])))
 
 
 @pytest.fixture(scope="module")
-def controls(trained) -> Controls:
+def controls(trained: Any) -> Controls:
     return controls_of(trained, EOS, BOS, FIM)
 
 
 @pytest.fixture(scope="module")
-def encoder(trained, controls):
+def encoder(trained: Any, controls: Any) -> Any:
     return plain_encoder(trained, controls)
 
 
@@ -78,22 +79,22 @@ def ids_of(encoder: Any, text: str) -> list[int]:
 # Encoding ---------------------------------------------------------------------------------------------------------
 
 
-def test_ids_of_real_text_are_those_of_the_reference_encoder(trained, encoder, texts):
+def test_ids_of_real_text_are_those_of_the_reference_encoder(trained: Any, encoder: Any, texts: Any) -> None:
     reference = Tokenizer.from_str(json.dumps(trained | {"added_tokens": []}))
     flat, offsets = encode(encoder, texts)
     expected = [e.ids for e in reference.encode_batch(texts, add_special_tokens=False)]
-    assert [flat[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)] == expected
+    assert [flat[a:b].tolist() for a, b in pairwise(offsets)] == expected
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.text(max_size=40))
 @example("\r\n\r \t\x0b\u2028 x")
 @example("e\u0301\u200d\U0001f600 1234567 '")
-def test_any_text_is_decoded_to_itself(trained, encoder, text):
+def test_any_text_is_decoded_to_itself(trained: Any, encoder: Any, text: Any) -> None:
     assert Tokenizer.from_str(json.dumps(trained)).decode(ids_of(encoder, text), skip_special_tokens=False) == text
 
 
-def test_offsets_of_no_texts_and_of_empty_ones(encoder):
+def test_offsets_of_no_texts_and_of_empty_ones(encoder: Any) -> None:
     ids, offsets = encode(encoder, [])
     assert (ids.tolist(), offsets.tolist()) == ([], [0])
     ids, offsets = encode(encoder, ["", ""])
@@ -105,7 +106,7 @@ FORGERIES = [*SENTINELS, EOS, BOS, f"a{FIM.hole}b", f"{EOS}\n{EOS}", f" {FIM.beg
 
 @pytest.mark.parametrize("special", [True, False], ids=["special", "non-special added tokens"])
 @pytest.mark.parametrize("text", FORGERIES)
-def test_text_that_spells_a_control_token_is_ordinary_text(trained, special, text):
+def test_text_that_spells_a_control_token_is_ordinary_text(trained: Any, special: Any, text: Any) -> None:
     tokenizer = with_added(trained, special=special)
     found = controls_of(tokenizer, EOS, BOS, FIM)
     ids = ids_of(plain_encoder(tokenizer, found), text)
@@ -115,14 +116,14 @@ def test_text_that_spells_a_control_token_is_ordinary_text(trained, special, tex
 
 
 @pytest.mark.parametrize("text", [FIM.begin, f"x {FIM.hole}"])
-def test_a_build_without_fim_lets_no_text_forge_its_tokens_either(trained, text):
+def test_a_build_without_fim_lets_no_text_forge_its_tokens_either(trained: Any, text: Any) -> None:
     """DeepSeek's tokenizer.json has them as added tokens that are not special."""
     tokenizer = with_added(trained, special=False)
     every = set(controls_of(tokenizer, EOS, BOS, FIM).all)
     assert not set(ids_of(plain_encoder(tokenizer, controls_of(tokenizer, EOS, None, None)), text)) & every
 
 
-def test_a_control_of_plain_letters_is_not_forged_where_the_model_looks_whole_words_up(trained):
+def test_a_control_of_plain_letters_is_not_forged_where_the_model_looks_whole_words_up(trained: Any) -> None:
     """``ignore_merges`` (Llama 3) gives the id of a vocabulary entry that is a whole word."""
     tokenizer = dict(json.loads(train(["end of text"] * 9, TrainTokenizer(vocabulary=300), ["EOS"])))
     tokenizer["model"] |= {"ignore_merges": True}
@@ -130,34 +131,34 @@ def test_a_control_of_plain_letters_is_not_forged_where_the_model_looks_whole_wo
     assert found.eos not in ids_of(plain_encoder(tokenizer, found), "EOS")
 
 
-def test_added_tokens_that_are_no_controls_stay(trained):
+def test_added_tokens_that_are_no_controls_stay(trained: Any) -> None:
     spaces = {"id": 5000, "content": "        ", "single_word": False, "lstrip": False, "rstrip": False}
     spaces |= {"normalized": False, "special": False}
     tokenizer = trained | {"added_tokens": [*trained["added_tokens"], spaces]}
     assert 5000 in ids_of(plain_encoder(tokenizer, controls_of(tokenizer, EOS, BOS, FIM)), "a" + " " * 8 + "b")
 
 
-def test_a_post_processor_adds_nothing(trained, controls, encoder):
+def test_a_post_processor_adds_nothing(trained: Any, controls: Any, encoder: Any) -> None:
     pair = [{"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     added = {BOS: {"id": BOS, "ids": [controls.bos], "tokens": [BOS]}}
     template = {"type": "TemplateProcessing", "single": pair, "pair": pair, "special_tokens": added}
     assert ids_of(plain_encoder(trained | {"post_processor": template}, controls), "abc") == ids_of(encoder, "abc")
 
 
-def test_a_control_that_the_tokenizer_lacks_is_named_with_those_that_it_has(trained):
+def test_a_control_that_the_tokenizer_lacks_is_named_with_those_that_it_has(trained: Any) -> None:
     with pytest.raises(TokenizerError, match=re.escape(f"no added token '<eot>'; it has: {EOS}, {BOS}, ")):
         controls_of(trained, "<eot>", None, None)
     with pytest.raises(TokenizerError, match="it has: none"):
         controls_of({"model": {}}, EOS, None, None)
 
 
-def test_controls_are_looked_up_by_content(trained, controls):
+def test_controls_are_looked_up_by_content(trained: Any, controls: Any) -> None:
     ids = {token["content"]: token["id"] for token in trained["added_tokens"]}
     assert controls == Controls(ids[EOS], ids[BOS], tuple(ids[s] for s in SENTINELS))  # type: ignore[arg-type]
     assert set(controls_of(trained, EOS, None, None).all) == {ids[EOS]}
 
 
-def test_line_end_tokens_are_those_whose_text_ends_with_a_newline(trained):
+def test_line_end_tokens_are_those_whose_text_ends_with_a_newline(trained: Any) -> None:
     reference = Tokenizer.from_str(json.dumps(trained))
     ends = line_end_tokens(trained)
     assert len(ends) == reference.get_vocab_size()
@@ -171,13 +172,13 @@ def test_line_end_tokens_are_those_whose_text_ends_with_a_newline(trained):
 # Training ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_gives_the_same_bytes_for_shuffled_texts(texts, trained):
+def test_training_gives_the_same_bytes_for_shuffled_texts(texts: Any, trained: Any) -> None:
     shuffled = random.Random(1).sample(texts, len(texts))
     assert json.loads(train(shuffled, TrainTokenizer(vocabulary=1500), [EOS, BOS, *SENTINELS])) == trained
     assert train(shuffled, TrainTokenizer(vocabulary=400), [EOS]) == train(texts, TrainTokenizer(vocabulary=400), [EOS])
 
 
-def test_a_trained_tokenizer_has_the_size_asked_for_and_every_byte(trained):
+def test_a_trained_tokenizer_has_the_size_asked_for_and_every_byte(trained: Any) -> None:
     assert len(trained["model"]["vocab"]) == 1500
     assert Tokenizer.from_str(json.dumps(trained)).decode(ids_of_bytes(trained)) is not None
 
@@ -188,7 +189,7 @@ def ids_of_bytes(trained: dict[str, Any]) -> list[int]:
     return single
 
 
-def test_the_tokenizer_is_trained_on_a_keyed_share_of_the_text():
+def test_the_tokenizer_is_trained_on_a_keyed_share_of_the_text() -> None:
     ids = np.random.default_rng(0).integers(0, 256, (20_000, 16), dtype=np.uint8)
     threshold = sample_threshold(1_000_000, TrainTokenizer(sample_bytes=100_000))
     taken = sampled(ids, 7, threshold)
@@ -201,7 +202,7 @@ def test_the_tokenizer_is_trained_on_a_keyed_share_of_the_text():
 # Splits -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_split_of_an_origin_is_one_for_all_its_documents_and_by_share():
+def test_the_split_of_an_origin_is_one_for_all_its_documents_and_by_share() -> None:
     origins = [f"package-{i // 3}" for i in range(30_000)]
     found = split_of(origins, "code", Split(validation=0.1, held_out=0.05), 3)
     by_origin: dict[str, set[str]] = {}
@@ -214,13 +215,13 @@ def test_the_split_of_an_origin_is_one_for_all_its_documents_and_by_share():
     assert split_of(origins[::-1], "code", Split(validation=0.1, held_out=0.05), 3) == found[::-1]
 
 
-def test_a_larger_share_keeps_what_was_held_back_before():
+def test_a_larger_share_keeps_what_was_held_back_before() -> None:
     origins = [f"o{i}" for i in range(2000)]
     few, many = (split_of(origins, "code", Split(validation=v), 3) for v in (0.05, 0.2))
     assert all(b == "validation" for a, b in zip(few, many, strict=True) if a == "validation")
 
 
-def test_without_shares_all_is_to_train_on():
+def test_without_shares_all_is_to_train_on() -> None:
     assert set(split_of([f"o{i}" for i in range(500)], "code", Split(), 3)) == {"train"}
 
 
@@ -231,7 +232,7 @@ SECRETS = "mail ada@lovelace.org from 81.2.69.142\n"
 
 
 @pytest.fixture
-def site(tmp_path, trained):
+def site(tmp_path: Any, trained: Any) -> Any:
     store = Store(str(tmp_path))
     store.write("tokenizer.json", json.dumps(trained).encode())
     return store
@@ -283,7 +284,9 @@ def texts_by_id(store: Store) -> dict[bytes, str]:
     return dict(zip(table.column("id").to_pylist(), table.column("text").to_pylist(), strict=True))
 
 
-def test_a_sample_is_the_text_and_eos_in_the_order_of_documents(site, trained, controls, texts):
+def test_a_sample_is_the_text_and_eos_in_the_order_of_documents(
+    site: Any, trained: Any, controls: Any, texts: Any
+) -> None:
     record = tokenized(site, python_rows(texts[:30]), redact=False)
     samples, by_id = samples_of(site, record), texts_by_id(site)
     assert [s["sample_id"] for s in samples] == sorted(by_id)
@@ -297,7 +300,7 @@ def test_a_sample_is_the_text_and_eos_in_the_order_of_documents(site, trained, c
         assert (sample["fim"], sample["redactions"], sample["split"]) == (False, 0, "train")
 
 
-def test_bos_stands_before_every_sample_if_the_manifest_says_so(site, trained, controls):
+def test_bos_stands_before_every_sample_if_the_manifest_says_so(site: Any, trained: Any, controls: Any) -> None:
     rows = python_rows(["x = 1\n", "y = 2\n"])
     for sample in samples_of(site, tokenized(site, rows, controls=controls)):
         assert (sample["tokens"][0], sample["tokens"][-1]) == (controls.bos, controls.eos)
@@ -305,7 +308,9 @@ def test_bos_stands_before_every_sample_if_the_manifest_says_so(site, trained, c
     assert all(controls.bos not in s["tokens"] for s in samples_of(site, tokenized(site, rows)))
 
 
-def test_a_sample_with_fim_decodes_back_to_its_text_in_the_order_prefix_suffix_middle(site, trained, controls, texts):
+def test_a_sample_with_fim_decodes_back_to_its_text_in_the_order_prefix_suffix_middle(
+    site: Any, trained: Any, controls: Any, texts: Any
+) -> None:
     for chosen_controls in (controls, controls_of(trained, EOS, None, FIM)):
         record = tokenized(site, python_rows(texts[:30]), fim=ALL_FIM, redact=False, controls=chosen_controls)
         samples, by_id = samples_of(site, record), texts_by_id(site)
@@ -324,7 +329,7 @@ def test_a_sample_with_fim_decodes_back_to_its_text_in_the_order_prefix_suffix_m
             assert prefix + middle + suffix == text
 
 
-def test_a_sample_that_would_exceed_the_limit_with_fim_stays_whole(site, controls):
+def test_a_sample_that_would_exceed_the_limit_with_fim_stays_whole(site: Any, controls: Any) -> None:
     rows = python_rows([("abc = def\n" * n) for n in range(1, 60)])
     limit = 64
     samples = samples_of(site, tokenized(site, rows, fim=ALL_FIM.model_copy(update={"max_tokens": limit})))
@@ -338,7 +343,7 @@ def test_a_sample_that_would_exceed_the_limit_with_fim_stays_whole(site, control
             assert sample["n_tokens"] > limit - 6
 
 
-def test_only_components_that_are_named_have_fim_and_at_the_rate_given(site):
+def test_only_components_that_are_named_have_fim_and_at_the_rate_given(site: Any) -> None:
     rows = python_rows([f"value_{i} = {i}\n" for i in range(400)])
     none = samples_of(site, tokenized(site, rows, fim=Fim(components=("other",), parameters=FimParameters(rate=1.0))))
     assert not any(s["fim"] for s in none)
@@ -349,7 +354,7 @@ def test_only_components_that_are_named_have_fim_and_at_the_rate_given(site):
     assert [s["fim"] for s in half] == fim.chosen(ids, 5, 0.5).tolist()
 
 
-def test_personal_data_is_replaced_before_encoding_and_counted(site, trained):
+def test_personal_data_is_replaced_before_encoding_and_counted(site: Any, trained: Any) -> None:
     rows = python_rows([SECRETS * 2, "x = 1\n", SECRETS])
     record = tokenized(site, rows)
     samples, by_id = samples_of(site, record), texts_by_id(site)
@@ -363,7 +368,7 @@ def test_personal_data_is_replaced_before_encoding_and_counted(site, trained):
     assert {kind: record.counts[kind] for kind in redact.KINDS} == {"EMAIL": 3, "IP_ADDRESS": 3, "KEY": 0}
 
 
-def test_a_cut_for_fim_never_leaves_a_part_of_an_address(site, trained):
+def test_a_cut_for_fim_never_leaves_a_part_of_an_address(site: Any, trained: Any) -> None:
     record = tokenized(site, python_rows([SECRETS + f"x{i} = 1\n" for i in range(60)]), fim=ALL_FIM)
     for sample in samples_of(site, record):
         assert not {"ada", "lovelace", "81.2"} & set(
@@ -371,13 +376,15 @@ def test_a_cut_for_fim_never_leaves_a_part_of_an_address(site, trained):
         )
 
 
-def test_redaction_can_be_turned_off(site, trained):
+def test_redaction_can_be_turned_off(site: Any, trained: Any) -> None:
     (sample,) = samples_of(site, tokenized(site, python_rows([SECRETS]), redact=False))
     assert decode(trained, sample["tokens"][:-1]) == SECRETS
     assert sample["redactions"] == 0
 
 
-def test_text_that_spells_control_tokens_becomes_a_sample_like_any_other(site, trained, controls):
+def test_text_that_spells_control_tokens_becomes_a_sample_like_any_other(
+    site: Any, trained: Any, controls: Any
+) -> None:
     texts = [f"x = '{token}'\n" for token in (*SENTINELS, EOS, BOS)]
     for changes in ({}, {"fim": ALL_FIM, "controls": controls}):
         samples = samples_of(site, tokenized(site, python_rows(texts), **changes))
@@ -387,20 +394,20 @@ def test_text_that_spells_control_tokens_becomes_a_sample_like_any_other(site, t
             assert sample["tokens"].index(controls.eos) == len(sample["tokens"]) - 1
 
 
-def test_what_judging_or_deduplication_drops_is_not_tokenised(site):
+def test_what_judging_or_deduplication_drops_is_not_tokenised(site: Any) -> None:
     rows = [*python_rows(["x = 1\n", "y = 2\n", "z = 3\n"]), {"path": b"a.toml", "text": "a = 1"}]
     record = tokenized(site, rows, dropped=(b"1.py",))
     kept = {s["sample_id"] for s in samples_of(site, record)}
     assert {texts_by_id(site)[i] for i in kept} == {"x = 1\n", "z = 3\n"}
 
 
-def test_a_shard_of_which_nothing_is_kept_has_an_empty_token_shard(site):
+def test_a_shard_of_which_nothing_is_kept_has_an_empty_token_shard(site: Any) -> None:
     record = tokenized(site, [{"path": b"a.toml", "text": "a = 1"}])
     assert samples_of(site, record) == []
     assert record.files[0].rows == record.counts["tokens"] == record.counts["bytes"] == 0
 
 
-def test_counts_are_the_sums_of_the_samples(site, texts):
+def test_counts_are_the_sums_of_the_samples(site: Any, texts: Any) -> None:
     record = tokenized(site, python_rows(texts[:20]), fim=ALL_FIM)
     samples = samples_of(site, record)
     assert record.counts["tokens"] == sum(s["n_tokens"] for s in samples)
@@ -408,7 +415,7 @@ def test_counts_are_the_sums_of_the_samples(site, texts):
     assert record.counts["fim"] == sum(s["fim"] for s in samples)
 
 
-def test_tokens_do_not_depend_on_row_groups(site, texts, tmp_path, trained):
+def test_tokens_do_not_depend_on_row_groups(site: Any, texts: Any, tmp_path: Any, trained: Any) -> None:
     first = tokenized(site, python_rows(texts[:20]), fim=ALL_FIM)
     other = Store(str(tmp_path / "other"))
     other.write("tokenizer.json", json.dumps(trained).encode())

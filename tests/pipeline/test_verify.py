@@ -53,7 +53,7 @@ def sound() -> dict[str, Record]:
 # Conservation -----------------------------------------------------------------------------------------------------
 
 
-def test_a_build_that_lost_nothing_says_so_stage_by_stage():
+def test_a_build_that_lost_nothing_says_so_stage_by_stage() -> None:
     said = conservation(list(sound().values()))
     assert said[0] == "rows offered 12 = documents + rejects"
     assert "documents 10 = samples + dropped by a first reason" in said
@@ -86,7 +86,7 @@ DOCTORED: list[tuple[str, Callable[[Record], Record], str]] = [
 
 
 @pytest.mark.parametrize(("role", "doctor", "message"), DOCTORED)
-def test_a_row_or_token_that_is_lost_or_too_many_is_found(role, doctor, message):
+def test_a_row_or_token_that_is_lost_or_too_many_is_found(role: Any, doctor: Any, message: Any) -> None:
     records = sound()
     records[role] = doctor(records[role])
     with pytest.raises(DamageError, match=f"conservation is broken: {message}"):
@@ -94,7 +94,7 @@ def test_a_row_or_token_that_is_lost_or_too_many_is_found(role, doctor, message)
 
 
 @pytest.mark.parametrize("stages", range(1, 11))
-def test_a_build_that_went_only_part_of_the_way_is_checked_that_far(stages):
+def test_a_build_that_went_only_part_of_the_way_is_checked_that_far(stages: Any) -> None:
     assert conservation(list(sound().values())[:stages])
 
 
@@ -102,12 +102,12 @@ def test_a_build_that_went_only_part_of_the_way_is_checked_that_far(stages):
 
 
 @given(st.randoms(use_true_random=False))
-def test_the_root_digest_does_not_depend_on_the_order_of_records(shuffler):
+def test_the_root_digest_does_not_depend_on_the_order_of_records(shuffler: Any) -> None:
     records = list(sound().values())
     assert root_digest(shuffler.sample(records, len(records))) == root_digest(records)
 
 
-def test_the_root_digest_sees_role_source_unit_file_rows_and_content_only():
+def test_the_root_digest_sees_role_source_unit_file_rows_and_content_only() -> None:
     records = sound()
     base, tokens = root_digest(records.values()), records["tokens"]
     file = tokens.files[0]
@@ -133,7 +133,7 @@ def test_the_root_digest_sees_role_source_unit_file_rows_and_content_only():
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Any) -> Any:
     return Store(str(tmp_path))
 
 
@@ -144,11 +144,11 @@ def unit(store: Store, name: str = "u", role: str = "verdicts") -> Record:
     return commit(store, Record(stage, name, {}, (written,), {}))
 
 
-def test_a_whole_unit_has_no_damage(store):
+def test_a_whole_unit_has_no_damage(store: Any) -> None:
     assert list(check(store, unit(store))) == []
 
 
-def test_a_missing_a_short_and_a_changed_file_are_told_apart(store):
+def test_a_missing_a_short_and_a_changed_file_are_told_apart(store: Any) -> None:
     record = unit(store)
     path, where = record.files[0].path, record.stage.record_path("u")
     data = store.read(path)
@@ -160,22 +160,22 @@ def test_a_missing_a_short_and_a_changed_file_are_told_apart(store):
     assert list(check(store, record)) == [Damage(path, "missing", where)]
 
 
-def test_a_file_that_was_swapped_together_with_its_checksum_is_found_by_its_rows(store):
+def test_a_file_that_was_swapped_together_with_its_checksum_is_found_by_its_rows(store: Any) -> None:
     record, other = unit(store), unit(store, "v")
     doctored = replace(record, files=(replace(other.files[0], digest=record.files[0].digest),))
     (damage,) = check(store, doctored)
     assert damage.what == "the digest of its rows differs"
 
 
-def test_an_empty_table_is_whole(store):
+def test_an_empty_table_is_whole(store: Any) -> None:
     stage = Stage("tokens", "f" * 16, "code")
     written = store.write_table(stage.file("u"), VERDICTS, [batch_of([], VERDICTS)])
     assert list(check(store, Record(stage, "u", {}, (written,), {}))) == []
 
 
-def test_a_missing_record_is_a_damage_of_the_build(store):
+def test_a_missing_record_is_a_damage_of_the_build(store: Any) -> None:
     records = [unit(store, "a"), unit(store, "b")]
-    write_index(store, "mine", "name: mine\n", records, "plan")
+    write_index(store, "mine", "", "name: mine\n", records)
     path = records[0].stage.record_path("a")
     store.remove(path)
     assert list(records_of(store, read_index(store, "mine"))) == [
@@ -183,31 +183,42 @@ def test_a_missing_record_is_a_damage_of_the_build(store):
     ]  # fmt: skip
 
 
-def test_damaged_units_are_set_aside_by_their_records_alone(store):
+def test_damaged_units_are_set_aside_by_their_records_alone(store: Any) -> None:
     record = unit(store)
     set_aside(store, [Damage(record.files[0].path, "missing", record.stage.record_path("u"))])
     assert list(store.files()) == [record.files[0].path]
 
 
-def test_the_list_of_a_build_holds_its_digest_manifest_and_units(store):
+def test_the_list_of_a_build_holds_its_digest_manifest_and_units(store: Any) -> None:
     records = [unit(store, "b"), unit(store, "a")]
-    digest = write_index(store, "mine", "name: mine\n", records, "judge")
+    digest = write_index(store, "mine", "", "name: mine\n", records)
     assert digest == root_digest(records)
     assert builds(store) == ["mine"]
     assert read_index(store, "mine") == {
-        "digest": digest, "manifest": "name: mine\n", "until": "judge",
+        "digest": digest, "manifest": "name: mine\n",
         "units": [["verdicts", "code", "f" * 16, "a"], ["verdicts", "code", "f" * 16, "b"]],
     }  # fmt: skip
     assert list(records_of(store, read_index(store, "mine"))) == records[::-1]
 
 
+def test_a_part_of_a_build_stands_beside_the_whole_and_goes_when_the_whole_is_built_again(store: Any) -> None:
+    whole, part = [unit(store, "a"), unit(store, "b")], [unit(store, "a")]
+    write_index(store, "mine", "", "", whole)
+    write_index(store, "minestrone", ".0.5", "", part)
+    write_index(store, "mine", ".0.1-judge", "", part)
+    assert sorted(builds(store)) == ["mine", "mine.0.1-judge", "minestrone.0.5"]
+    assert len(read_index(store, "mine")["units"]) == 2
+    write_index(store, "mine", "", "", whole)
+    assert sorted(builds(store)) == ["mine", "minestrone.0.5"]
+
+
 # Cleaning ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_no_build_uses_is_listed_with_its_size_and_nothing_else_is(store):
+def test_what_no_build_uses_is_listed_with_its_size_and_nothing_else_is(store: Any) -> None:
     used = [unit(store, "a"), unit(store, "b", "duplicates")]
-    write_index(store, "mine", "", used[:1], "plan")
-    write_index(store, "yours", "", used[1:], "plan")
+    write_index(store, "mine", "", "", used[:1])
+    write_index(store, "yours", ".0.1-judge", "", used[1:])
     old = unit(store, "old")
     for path in (LEASE, LOCK, "report/index.html", "timings/crawl/a.json"):
         store.write(path, b"x")
@@ -221,9 +232,9 @@ def test_what_no_build_uses_is_listed_with_its_size_and_nothing_else_is(store):
     assert dict(unused(store)) == expected
 
 
-def test_after_cleaning_every_build_is_whole(store):
+def test_after_cleaning_every_build_is_whole(store: Any) -> None:
     used, _ = unit(store, "a"), unit(store, "old")
-    write_index(store, "mine", "", [used], "plan")
+    write_index(store, "mine", "", "", [used])
     for path, _size in unused(store):
         store.remove(path)
     assert unused(store) == []
