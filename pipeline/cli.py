@@ -1,6 +1,7 @@
 """The ``headrace`` command."""
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAYON_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level=logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     beam_options: list[str] = []
     if "--" in given:
@@ -68,14 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "build":
             return _build(options, beam_options)
         return commands[options.command](options)  # type: ignore[operator, no-any-return]
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if not isinstance(error, (StorageError, *_user_errors(options.command))):
             raise
         print(f"headrace: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         print("\nheadrace: stopped; what was committed is kept, the same command goes on", file=sys.stderr)
         return 130
@@ -270,7 +274,7 @@ def _files(paths: Sequence[str]) -> Any:
         if os.path.isdir(path):
             for folder, folders, names in os.walk(path):
                 folders[:] = sorted(name for name in folders if name != ".git")
-                yield from (os.path.join(folder, name) for name in sorted(names))
+                yield from (p for p in (os.path.join(folder, name) for name in sorted(names)) if os.path.isfile(p))
         elif os.path.exists(path):
             yield path
         else:
@@ -281,8 +285,12 @@ def _text_of(path: str) -> bytes:
     from filters.text import decode
 
     with open(path, "rb") as file:
-        text = decode(file.read(1 << 20)).text
-    return (text or "").encode()
+        raw = file.read(1 << 20)
+    for cut in range(4):
+        text = decode(raw[: len(raw) - cut]).text
+        if text is not None:
+            return text.encode()
+    return b""
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ LIBRARIES = ("fastwarc", "turbohtml", "publicsuffixlist", "orjson")
 
 FORMS = {"archives": "file", "git": "file", "warc": "page", "tables": "record"}
 _REJECT_BATCH = 50_000
+_LARGEST = 2**63 - 1
 
 
 class Body(NamedTuple):
@@ -131,7 +132,9 @@ class _UnitWriter:
         }
         if body is None or body.text is None or sha is None:
             self._reasons[reason or "empty"] += 1
-            self._rejects.append(row | {"size": found.size, "reason": reason or "empty", "raw_sha256": sha})
+            self._rejects.append(
+                row | {"size": min(found.size, _LARGEST), "reason": reason or "empty", "raw_sha256": sha}
+            )
             if len(self._rejects) == _REJECT_BATCH:
                 self._write_rejects()
             return

@@ -6,6 +6,7 @@ they stand whole.
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterator
 
 import orjson
@@ -23,7 +24,10 @@ def read_items(benchmark: Benchmark) -> Iterator[contamination.Benchmark]:
     with open_url(benchmark.path) as file:
         data = file.read()
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ManifestError(f"{benchmark.path}: damaged gzip ({error})") from None
     if not benchmark.fields:
         yield contamination.Benchmark(benchmark.name, "0", data.decode("utf-8", "replace"))
         return
@@ -36,13 +40,15 @@ def _item(benchmark: Benchmark, number: int, line: bytes) -> contamination.Bench
     where = f"{benchmark.path}:{number + 1}"
     try:
         row = orjson.loads(line)
+        if not isinstance(row, dict):
+            raise ManifestError(f"{where}: a JSON object was expected; leave out `fields` for a plain text file")
         parts = [row[name] for name in benchmark.fields]
         name = str(row[benchmark.id]) if benchmark.id else str(number)
     except orjson.JSONDecodeError as error:
         raise ManifestError(f"{where}: not JSON ({error}); leave out `fields` for a plain text file") from None
     except KeyError as error:
         raise ManifestError(f"{where}: no field {error}; it has: {', '.join(sorted(row))}") from None
-    text = "\n".join("\n".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts)
+    text = "\n".join("\n".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts if part)
     return contamination.Benchmark(benchmark.name, name, text)
 
 

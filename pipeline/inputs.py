@@ -72,7 +72,7 @@ class Lock:
 
     def __init__(self, store: Store):
         self._store = store
-        self._pins: dict[str, Any] = store.read_json(LOCK) if store.exists(LOCK) else {"files": {}, "git": {}}
+        self._pins = _read_pins(store)
         self._changed = False
 
     def sha256(self, url: str, change: str) -> str:
@@ -97,6 +97,18 @@ class Lock:
         if self._changed:
             self._store.write_json(LOCK, self._pins)
             self._changed = False
+
+
+def _read_pins(store: Store) -> dict[str, Any]:
+    try:
+        pins: dict[str, Any] = store.read_json(LOCK)
+        if isinstance(pins["files"], dict) and isinstance(pins["git"], dict):
+            return pins
+    except FileNotFoundError:
+        return {"files": {}, "git": {}}
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ManifestError(f"{store.full(LOCK)} is damaged; remove it, and what moves is pinned anew")
 
 
 def crawl_units(source: Source, lock: Lock) -> list[CrawlUnit]:
@@ -151,4 +163,6 @@ def _repository(repository: GitRepository, lock: Lock) -> Input:
     name = repository.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1]
     is_remote = "://" in repository.url and not repository.url.startswith("file://")
     origin = repository.url.removesuffix(".git") if is_remote else name
+    if is_remote:
+        name += f"-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
     return Input(name, commit, origin, repository.url.removeprefix("file://"), 0)

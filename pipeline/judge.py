@@ -53,7 +53,7 @@ def effective_kind(language: Table, forms: np.ndarray, configuration: Languages)
     for name in np.unique(names.astype(str)) if len(names) else ():
         rows = is_file & (names == name)
         if name in configuration.drop:
-            is_kept[rows] = False
+            is_kept[names == name] = False
         elif name.startswith("other:"):
             kind = configuration.keep_other.get(name.removeprefix("other:"))
             is_kept[rows] = kind is not None

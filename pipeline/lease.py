@@ -1,5 +1,10 @@
-"""One build at a time in a directory: a lease that is created exclusively, kept alive, and expires."""
+"""One build at a time in a directory.
 
+On a local disk the lease is a lock on a file, which the kernel takes back however its holder ends. Elsewhere, and for
+holders on another host, it is a file with a sign of life, which expires.
+"""
+
+import fcntl
 import os
 import socket
 import threading
@@ -11,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.store import Store, storage_errors
+from pipeline.store import StorageError, Store, storage_errors
 
 LEASE = "lease.json"
 _HEARTBEAT_SECONDS = 10.0
@@ -27,21 +32,15 @@ class Lease:
 
     def __init__(self, store: Store):
         self._store, self._token, self._stop = store, uuid.uuid4().hex, threading.Event()
+        self._descriptor: int | None = None
+        self._heart = threading.Thread(target=self._keep_alive, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        deadline = 3
-        while not self._create():
-            holder = self._holder()
-            if holder is not None and _is_alive(holder):
-                raise LeaseError(
-                    f"another build works in {self._store.url} (process {holder['pid']} on {holder['host']}). Wait for "
-                    f"it, or stop it; its lease expires {_EXPIRES_SECONDS:.0f} s after its last sign of life."
-                )
-            self._retire()
-            deadline -= 1
-            if not deadline:
-                raise LeaseError(f"can't take the lease of {self._store.url}: other builds keep taking it")
-        threading.Thread(target=self._keep_alive, name="lease", daemon=True).start()
+        if self._store.is_local:
+            self._lock()
+        else:
+            self._claim()
+        self._heart.start()
         return self
 
     def __exit__(
@@ -52,84 +51,110 @@ class Lease:
     def release(self) -> None:
         """Give the lease back. Safe to call twice."""
         self._stop.set()
-        holder = self._holder()
-        if holder is not None and holder["token"] == self._token:
+        if self._heart.ident is not None:
+            self._heart.join()
+        if self._descriptor is not None:
+            if _is_file(self._descriptor, self._store.full(LEASE)):
+                os.unlink(self._store.full(LEASE))
+            os.close(self._descriptor)
+            self._descriptor = None
+        elif not self._store.is_local and self._holder().get("token") == self._token:
             self._store.remove(LEASE)
 
-    def _content(self) -> bytes:
-        value = {"token": self._token, "host": _host(), "pid": os.getpid(), "alive": time.time()}
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-    def _create(self) -> bool:
+    def _lock(self) -> None:
         path = self._store.full(LEASE)
-        try:
+        while True:
             with storage_errors(LEASE):
-                if self._store.is_local:
-                    Path(path).parent.mkdir(parents=True, exist_ok=True)
-                    try:
-                        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                    except FileExistsError:
-                        return False
-                    with os.fdopen(descriptor, "wb") as file:
-                        file.write(self._content())
-                    return True
-                if self._store.exists(LEASE):
-                    return False
-                self._store.write(LEASE, self._content())
-                return True
-        except FileExistsError:
-            return False
-
-    def _holder(self) -> dict[str, Any] | None:
-        for _ in range(3):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                value: dict[str, Any] = self._store.read_json(LEASE)
-                return value
-            except FileNotFoundError:
-                return None
-            except ValueError:
-                time.sleep(0.1)
-        return {"token": "", "host": "", "pid": 0, "alive": 0.0}
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise self._taken(self._holder()) from None
+            if not _is_file(descriptor, path):
+                os.close(descriptor)
+                continue
+            holder = _parse(os.pread(descriptor, 4096, 0))
+            if holder.get("host", _host()) != _host() and _is_fresh(holder):
+                os.close(descriptor)
+                raise self._taken(holder)
+            self._descriptor = descriptor
+            with storage_errors(LEASE):
+                self._write()
+            return
 
-    def _retire(self) -> None:
-        """Take a dead lease away; of several builds that see it dead, the rename lets one through."""
-        if self._store.is_local:
-            path = self._store.full(LEASE)
-            try:
-                os.rename(path, f"{path}.{self._token}")
-                os.unlink(f"{path}.{self._token}")
-            except FileNotFoundError:
-                return
+    def _claim(self) -> None:
+        holder = self._holder()
+        if holder and _is_fresh(holder) and not _is_dead(holder):
+            raise self._taken(holder)
+        self._write()
+
+    def _taken(self, holder: dict[str, Any]) -> LeaseError:
+        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'unknown')}"
+        return LeaseError(
+            f"another build works in {self._store.url} ({who}). Wait for it or stop it; the lease of a build elsewhere "
+            f"expires {_EXPIRES_SECONDS:.0f} s after its last sign of life."
+        )
+
+    def _write(self) -> None:
+        content = orjson.dumps({"token": self._token, "host": _host(), "pid": os.getpid(), "alive": time.time()})
+        if self._descriptor is not None:
+            os.pwrite(self._descriptor, content.ljust(512), 0)
         else:
-            self._store.remove(LEASE)
+            self._store.write(LEASE, content)
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            return _parse(self._store.read(LEASE))
+        except FileNotFoundError:
+            return {}
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
+            if self._descriptor is None and self._holder().get("token") != self._token:
+                return
             try:
-                self._store.write(LEASE, self._content())
-            except Exception:
+                self._write()
+            except (OSError, StorageError):
                 continue
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_file(descriptor: int, path: str) -> bool:
+    """Whether the locked file is still the one of that name: its last holder may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _is_fresh(holder: dict[str, Any]) -> bool:
+    try:
+        return time.time() - float(holder["alive"]) < _EXPIRES_SECONDS
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that has ended (a zombie has)."""
+    if holder.get("host") != _host():
+        return False
+    try:
+        return Path(f"/proc/{holder['pid']}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except (OSError, KeyError, IndexError):
+        return False
 
 
 def _host() -> str:
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{socket.gethostname()}/{boot.read_text().strip()[:8]}" if boot.exists() else socket.gethostname()
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    if holder["host"] == _host():
-        try:
-            os.kill(int(holder["pid"]), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return not _is_zombie(int(holder["pid"]))
-    return time.time() - float(holder["alive"]) < _EXPIRES_SECONDS
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (OSError, IndexError):
-        return False

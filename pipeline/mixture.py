@@ -6,8 +6,9 @@ keyed order; the weights of the components are left to the loader (DeepSeek-Code
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -156,16 +157,19 @@ class Pieces:
     length: NDArray[np.int64]
 
 
-def pieces_of(samples: Samples, length: int, line_ends: NDArray[np.bool_], shards: Sequence[TokenShard]) -> Pieces:
+def pieces_of(
+    samples: Samples, length: int, line_ends: NDArray[np.bool_], shard_of: Callable[[int], TokenShard]
+) -> Pieces:
     """Samples longer than ``length`` are cut at line ends; all others stay whole."""
     is_long = samples.n_tokens > length
     if (is_long & samples.is_fim).any():
         raise AssertionError("a sample with FIM is longer than a sequence")
     counts = np.ones(len(samples.ids), np.int64)
     starts_of: dict[int, NDArray[np.int64]] = {}
-    for i in np.flatnonzero(is_long).tolist():
-        tokens = shards[int(samples.shard[i])].tokens(int(samples.row[i]))
-        starts_of[i] = np.asarray(cut(len(tokens), np.flatnonzero(line_ends[tokens]), length), np.int64)
+    long_ones = np.flatnonzero(is_long)
+    for i in long_ones[np.argsort(samples.shard[long_ones], kind="stable")].tolist():
+        tokens = shard_of(int(samples.shard[i])).tokens(int(samples.row[i]))
+        starts_of[i] = cut(len(tokens), np.flatnonzero(line_ends[tokens]) + 1, length)
         counts[i] = len(starts_of[i])
     first = np.concatenate([[0], np.cumsum(counts)])
     start = np.zeros(first[-1], np.int64)
@@ -189,7 +193,7 @@ def plan(
     listed = [{"source": source, "shard": name, "digest": record.digest} for source, name, record in tokens]
     store_digest.update(orjson.dumps(listed) + samples.ids.tobytes())
     inputs = {"samples": store_digest.hexdigest()}
-    shards = [TokenShard(store, record.files[0].path) for _, _, record in tokens]
+    shard_of = lru_cache(maxsize=1)(lambda number: TokenShard(store, tokens[number][2].files[0].path))
     records = [_write_shard_list(store, stage, inputs, tokens)]
     for split in sorted(samples.splits):
         for component in sorted(samples.components):
@@ -203,7 +207,7 @@ def plan(
             if known is None:
                 part = samples.where(np.flatnonzero(rows))
                 part = part.where(_keyed_order(part.ids, manifest.seed, "pack", ()))
-                known = _plan_part(store, stage, unit, inputs, part, shards, line_ends, length)
+                known = _plan_part(store, stage, unit, inputs, part, shard_of, line_ends, length)
             records.append(known)
     return records
 
@@ -214,11 +218,11 @@ def _plan_part(
     unit: str,
     inputs: dict[str, str],
     samples: Samples,
-    shards: Sequence[TokenShard],
+    shard_of: Callable[[int], TokenShard],
     line_ends: NDArray[np.bool_],
     length: int,
 ) -> Record:
-    pieces = pieces_of(samples, length, line_ends, shards)
+    pieces = pieces_of(samples, length, line_ends, shard_of)
     by_window = window_order(pieces.length)
     bins = np.empty(len(by_window), np.int64)
     bins[by_window] = best_fit(pieces.length[by_window], length)

@@ -5,7 +5,6 @@ one leaf. The elements are numbers; the specifications of the units lie in a fil
 commits a record last, so running a bundle twice, or a pass again, changes nothing.
 """
 
-import logging
 import os
 import time
 import traceback
@@ -20,7 +19,6 @@ from pipeline.fingerprint import environment_digest
 from pipeline.progress import Progress
 from pipeline.store import StorageError, Store
 
-log = logging.getLogger(__name__)
 FAULT = "headrace fault: "
 _MODULES = ("pipeline.build",)
 
@@ -142,13 +140,18 @@ class _Do(beam.DoFn):
         return iter(())
 
     def _do(self, unit: dict[str, Any]) -> None:
+        try:
+            self._work_on(unit)
+        except StorageError as error:
+            raise RuntimeError(f"{FAULT}{error}") from error
+
+    def _work_on(self, unit: dict[str, Any]) -> None:
         started, cpu = time.monotonic(), time.process_time()
         try:
             size = self._work.run(unit)
-        except StorageError as error:
-            raise RuntimeError(f"{FAULT}{error}") from error
+        except StorageError:
+            raise
         except Exception as error:
-            log.debug("unit %s failed", unit["unit"], exc_info=True)
             note = {"unit": unit["unit"], "cause": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
             self._work.store.write_json(_fault_path(self._name, unit), note)
             return

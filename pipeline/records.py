@@ -4,7 +4,7 @@ A unit's record is written last, atomically: rows, counts, the logical digest, s
 digests of its inputs. No time, host or attempt stands in it. Resuming is finding valid records.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,15 +66,13 @@ def commit(store: Store, record: Record) -> Record:
 
 
 def read_record(store: Store, stage: Stage, unit: str) -> Record | None:
-    """The record of a unit, or None where there is none."""
+    """The record of a unit, or None where there is none that can be read."""
     try:
         raw = store.read_json(stage.record_path(unit))
-    except FileNotFoundError:
+        files = tuple(Written(f["path"], f["rows"], f["digest"], f["bytes"], f["sha256"]) for f in raw["files"])
+        return Record(stage, raw["unit"], dict(raw["inputs"]), files, dict(raw["counts"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    except ValueError:
-        return None
-    files = tuple(Written(f["path"], f["rows"], f["digest"], f["bytes"], f["sha256"]) for f in raw["files"])
-    return Record(stage, raw["unit"], raw["inputs"], files, raw["counts"])
 
 
 def find(store: Store, stage: Stage, unit: str, inputs: Mapping[str, str]) -> Record | None:
@@ -83,15 +81,3 @@ def find(store: Store, stage: Stage, unit: str, inputs: Mapping[str, str]) -> Re
     if record is None or dict(record.inputs) != dict(inputs):
         return None
     return record if all(store.size(file.path) == file.size for file in record.files) else None
-
-
-def add_counts(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add nested dictionaries of numbers."""
-    total: dict[str, Any] = {}
-    for part in parts:
-        for key, value in part.items():
-            if isinstance(value, Mapping):
-                total[key] = add_counts([total.get(key, {}), value])
-            else:
-                total[key] = total.get(key, 0) + value
-    return total

@@ -5,6 +5,7 @@ follow records, never a listing.
 """
 
 import hashlib
+import json
 import os
 import posixpath
 import tempfile
@@ -17,7 +18,6 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -93,7 +93,7 @@ class Store:
 
     def read_json(self, path: str) -> Any:
         """Read a small JSON file."""
-        return orjson.loads(self.read(path))
+        return json.loads(self.read(path))
 
     def files(self, path: str = "") -> Iterator[str]:
         """List every file below a folder, sorted. For cleaning and verifying; never to find inputs."""
@@ -157,8 +157,8 @@ class Store:
             file.write(data)
 
     def write_json(self, path: str, value: Any) -> None:
-        """Write JSON with sorted keys, so that equal values are equal bytes."""
-        self.write(path, orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2))
+        """Write JSON with sorted keys, so that equal values are equal bytes. Names of files may be no UTF-8."""
+        self.write(path, json.dumps(value, sort_keys=True, indent=1).encode())
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Read (some columns of) a Parquet table."""

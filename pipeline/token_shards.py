@@ -17,6 +17,7 @@ from pipeline.schemas import TOKENS
 from pipeline.store import Store, TableWriter
 
 _TOKENS = "tokens.list.element"
+_HEADER = 64
 _OTHERS = ("component", "language", "source", "origin", "split")
 
 
@@ -109,6 +110,26 @@ class TokenShard:
             return None
         raw = 4 * int(self.n_tokens[self._group_of_row == group].sum())
         levels = chunk.total_compressed_size - raw
-        if not 0 <= levels <= 1024 + 4 * chunk.num_values:
+        if levels < 0 or _page_size(self._header(chunk.data_page_offset)) < raw:
             return None
         return int(chunk.data_page_offset + levels)
+
+    def _header(self, offset: int) -> bytes:
+        with self._store.open(self._path) as file:
+            file.seek(offset)
+            return file.read(_HEADER)
+
+
+def _page_size(header: bytes) -> int:
+    """Bytes of a data page behind its header: the third field of Thrift's compact ``PageHeader`` (Parquet format)."""
+    value = at = 0
+    for _ in range(3):
+        at += 1
+        value = shift = 0
+        while True:
+            byte = header[at]
+            value |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                break
+    return value >> 1

@@ -5,6 +5,7 @@ Text can't forge a control token: the encoder doesn't know them, and sentinels a
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,10 @@ MODULES = ("pipeline.tokenize",)
 LIBRARIES = ("fastokens", "google-re2")
 COLUMNS = ("id", "form", "source", "origin", "text")
 _NEWLINE = "Ċ"
+_CONTROL = re.compile(r"<[|｜].*[|｜]>|<fim[_-].*>")
+_LONGEST = 4096
+"""Characters that the trainer gets in one piece: it is quadratic in the longest run without a split."""
+
 _PRE_TOKENS = (
     r"\p{N}{1,3}",
     r"[一-龥぀-ゟ゠-ヿ]+",
@@ -84,11 +89,22 @@ def with_controls(tokenizer: dict[str, Any], contents: Sequence[str]) -> dict[st
 
 
 def plain_encoder(tokenizer: dict[str, Any], controls: Controls) -> Any:
-    """An encoder that treats the text of control tokens as ordinary text."""
+    """An encoder that treats the text of control tokens as ordinary text.
+
+    Control tokens are those that the pipeline writes, the special ones, and all that look like one (``<|…|>``), special
+    or not: some released files mark their sentinels as ordinary.
+    """
     import fastokens
 
-    kept = [t for t in tokenizer.get("added_tokens", []) if not t["special"] and t["id"] not in controls.all]
-    return fastokens.Tokenizer.from_json_str(json.dumps(tokenizer | {"added_tokens": kept, "post_processor": None}))
+    added = tokenizer.get("added_tokens", [])
+    is_control = {t["id"] for t in added if t["special"] or _CONTROL.fullmatch(t["content"])} | set(controls.all)
+    vocabulary = {f"\0{i}" if i in is_control else token: i for token, i in tokenizer["model"]["vocab"].items()}
+    plain = {
+        "added_tokens": [t for t in added if t["id"] not in is_control],
+        "model": tokenizer["model"] | {"vocab": vocabulary},
+        "post_processor": None,
+    }
+    return fastokens.Tokenizer.from_json_str(json.dumps(tokenizer | plain))
 
 
 def encode(encoder: Any, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -126,7 +142,8 @@ def train(texts: Sequence[str], configuration: TrainTokenizer, specials: Sequenc
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    pieces = (text[i : i + _LONGEST] for text in texts for i in range(0, len(text), _LONGEST))
+    tokenizer.train_from_iterator(pieces, trainer)
     return str(tokenizer.to_str())
 
 

@@ -112,14 +112,13 @@ def conservation(records: Sequence[Record]) -> list[str]:
         if role in by_role:
             rows = sum(file.rows for record in by_role[role] for file in record.files)
             said.append(_equal("documents", documents, f"rows of {role}", rows))
-    if "tokens" in by_role:
-        dropped = sum(n for r in by_role["verdicts"] for reason, n in r.counts["outcomes"].items() if reason)
-        dropped += sum(sum(r.counts["duplicates"].values()) for r in by_role["duplicates"])
-        samples = sum(file.rows for record in by_role["tokens"] for file in record.files)
-        said.append(_equal("documents", documents, "samples + dropped by a first reason", samples + dropped))
     if "plan" in by_role:
-        tokens = sum(record.counts["tokens"] for record in by_role["tokens"])
-        left_out = sum(record.counts["dropped_tokens"] for record in by_role["selection"])
+        dropped = sum(n for r in by_role.get("verdicts", []) for reason, n in r.counts["outcomes"].items() if reason)
+        dropped += sum(sum(r.counts["duplicates"].values()) for r in by_role.get("duplicates", []))
+        samples = sum(file.rows for record in by_role.get("tokens", []) for file in record.files)
+        said.append(_equal("documents", documents, "samples + dropped by a first reason", samples + dropped))
+        tokens = sum(record.counts["tokens"] for record in by_role.get("tokens", []))
+        left_out = sum(record.counts["dropped_tokens"] for record in by_role.get("selection", []))
         planned = sum(record.counts.get("tokens", 0) for record in by_role["plan"])
         said.append(_equal("tokens", tokens, "planned + left out by selection", planned + left_out))
     return said

@@ -33,7 +33,12 @@ MANIFEST: dict[str, Any] = {
         {"name": "code", "kind": "archives", "paths": ["in/code"]},
         {"name": "repositories", "kind": "git", "repositories": [{"url": "in/repository"}]},
         {"name": "pages", "kind": "warc", "paths": ["in/pages"]},
-        {"name": "prose", "kind": "tables", "paths": ["in/prose"], "columns": {"text": "text", "url": "url", "origin": "work"}},
+        {
+            "name": "prose",
+            "kind": "tables",
+            "paths": ["in/prose"],
+            "columns": {"text": "text", "url": "url", "origin": "work"},
+        },
     ],
     "shards": {"text_bytes": 700_000, "row_group_bytes": 200_000},
     "languages": {"keep_other": {"YAML": "data", "Markdown": "prose", "reStructuredText": "prose", "Text": "prose"}},

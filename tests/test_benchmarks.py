@@ -37,7 +37,8 @@ def test_the_build_benchmark_times_every_stage_and_both_ways_of_running_a_pass(t
 
 @pytest.mark.slow
 def test_the_memory_benchmark_counts_the_documents_of_each_size(tmp_path: Path) -> None:
-    rows = results_of("memory", tmp_path)["rows"]
+    rows = results_of("memory", tmp_path, "--mb", "2", "4", "6")["rows"]
     assert [row["workers"] for row in rows] == [1, 2, 1, 2, 1, 2]
     assert rows[0]["documents"] == rows[1]["documents"] < rows[2]["documents"] < rows[4]["documents"]
-    assert all(row["worker_mb"] is None if row["workers"] == 1 else row["worker_mb"] > 0 for row in rows)
+    assert all(row["driver_anonymous_mb"] <= row["driver_resident_mb"] for row in rows)
+    assert [row["worker_anonymous_mb"] is None for row in rows] == [True, False] * 3

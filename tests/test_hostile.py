@@ -105,7 +105,7 @@ def test_text_can_not_forge_a_control_token(site):
         assert placed == [bos, *(sentinels if sample["fim"] else ()), eos]
         assert (tokens[0], tokens[-1]) == (bos, eos)
         n_fim += sample["fim"]
-    assert n_fim > 50
+    assert n_fim > 20
 
 
 def test_every_sample_decodes_to_the_text_of_its_document(site):
@@ -113,7 +113,7 @@ def test_every_sample_decodes_to_the_text_of_its_document(site):
     tokenizer = Tokenizer.from_file(str(path))
     ids = [tokenizer.token_to_id(sentinel) for sentinel in hostile.SENTINELS]
     text_of = {row["id"]: row["text"] for row in documents(site)}
-    spelled = 0
+    spelled = set()
     for sample in samples(site):
         if sample["redactions"] or sample["n_tokens"] > 1_000_000:
             continue
@@ -125,8 +125,8 @@ def test_every_sample_decodes_to_the_text_of_its_document(site):
             parts = [tokens]
         text = "".join(tokenizer.decode(part, skip_special_tokens=False) for part in parts)
         assert text == text_of[sample["sample_id"]]
-        spelled += hostile.EOS in text
-    assert spelled > 3
+        spelled |= {token for token in hostile.SPECIALS[:5] if token in text}
+    assert spelled == {hostile.EOS, hostile.BOS, *hostile.SENTINELS}
 
 
 def samples(site):

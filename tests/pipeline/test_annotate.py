@@ -72,7 +72,7 @@ def record_of(store: Store, specification: dict[str, Any], name: str) -> Record:
 
 
 def table_of(store: Store, specification: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    return store.read_table(record_of(store, specification, name).files[0].path).to_pylist()
+    return list(store.read_table(record_of(store, specification, name).files[0].path).to_pylist())
 
 
 def one(text: str) -> pa.LargeStringArray:

@@ -33,7 +33,7 @@ PROSE = "The house at the end of the road is old, and the people that live there
 
 
 @pytest.fixture
-def place(tmp_path: Any) -> Path:
+def place(tmp_path: Path) -> Path:
     """A folder with a manifest and its input: archives of small programs, a table of prose."""
     (tmp_path / "in").mkdir()
     for n in range(3):

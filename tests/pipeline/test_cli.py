@@ -24,7 +24,7 @@ def headrace(*arguments: str | bytes, **more: Any) -> subprocess.CompletedProces
 
 
 @pytest.fixture
-def tree(tmp_path: Any) -> Path:
+def tree(tmp_path: Path) -> Path:
     (tmp_path / "src" / ".git").mkdir(parents=True)
     (tmp_path / "src" / "sub").mkdir()
     (tmp_path / "src" / ".git" / "config.py").write_text("x = 1")

@@ -255,7 +255,7 @@ def test_records_count_duplicates_and_a_second_run_finds_them(corpus: Any) -> No
         assert record.counts["duplicates"] == {r: reasons.count(r) for r in sorted(set(reasons) - {""})}
 
     class NoEngine(Engine):
-        def pipeline(self) -> None:
+        def pipeline(self) -> Any:
             raise AssertionError
 
     assert deduplicate(store, STAGES, shards, verdicts, PARAMETERS, NoEngine()) == records
@@ -273,7 +273,7 @@ def test_partitions_that_are_done_are_not_done_again(corpus: Any, outcome: Any, 
     reduced: list[int] = []
     process = module._Reduce.process
 
-    def dies(self, element: Any) -> Any:
+    def dies(self: Any, element: Any) -> Any:
         if element[0] == 2:
             raise KeyboardInterrupt
         reduced.append(element[0])
@@ -283,7 +283,7 @@ def test_partitions_that_are_done_are_not_done_again(corpus: Any, outcome: Any, 
     with pytest.raises(BaseException):  # noqa: B017, PT011 - Beam wraps what a worker raises
         run(store, shards, verdicts)
 
-    def noted(self, element: Any) -> Any:
+    def noted(self: Any, element: Any) -> Any:
         reduced.append(element[0])
         return process(self, element)
 

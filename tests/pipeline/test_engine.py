@@ -66,9 +66,8 @@ def test_errors_of_other_threads_go_where_they_went_before(monkeypatch: Any) -> 
     with Engine().watch():
         error = ValueError("mine")
         thread = types.SimpleNamespace(name="progress")
-        threading.excepthook(
-            types.SimpleNamespace(thread=thread, exc_value=error, exc_type=ValueError, exc_traceback=None)
-        )
+        hook: Any = threading.excepthook
+        hook(types.SimpleNamespace(thread=thread, exc_value=error, exc_type=ValueError, exc_traceback=None))
     assert seen == [error]
     assert threading.excepthook is before
 

@@ -221,7 +221,7 @@ def test_two_remote_repositories_of_one_name_are_two_units(lock: Any, monkeypatc
     def resolve(url: str, ref: str) -> str:
         if commit is None:
             raise github.GitError(f"{url}: repository not found")
-        return commit
+        return str(commit)
 
     monkeypatch.setattr(github, "resolve", resolve)
     urls = ("https://example.org/a/tool", "https://example.org/b/tool.git")

@@ -237,7 +237,7 @@ def test_a_document_is_of_the_first_component_whose_conditions_all_hold(
         for c in components:
             holds = (c.kinds is None or kind in c.kinds) and (c.languages is None or language in c.languages)
             if holds and (c.sources is None or source in c.sources):
-                return c.name
+                return str(c.name)
         return ""
 
     kinds, languages = (np.array([row[i] for row in rows], object) for i in (0, 1))

@@ -83,7 +83,8 @@ def test_the_lease_of_a_process_that_waits_to_be_reaped_is_taken(store: Any) -> 
     process.communicate()
 
 
-def test_a_process_of_another_user_is_alive(store: Any) -> None:
+def test_a_process_of_another_user_is_alive() -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}")
     leave(store, pid=1)
     with pytest.raises(LeaseError), Lease(store):
         raise AssertionError

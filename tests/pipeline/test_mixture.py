@@ -170,7 +170,7 @@ def test_samples_are_packed_in_keyed_order_and_not_by_length_or_place(store: Any
 def test_a_sample_of_exactly_one_sequence_is_not_cut(store: Any) -> None:
     tokens = [shard(store, "a", [{"tokens": lines(64)}, {"tokens": lines(65)}, {"tokens": [9] * 64, "fim": True}])]
     _, _, plans = planned(store, tokens)
-    cuts = {}
+    cuts: dict[int, list[tuple[int, int]]] = {}
     for sequence in sequences(store, plans[1]):
         for piece in sequence["pieces"]:
             cuts.setdefault(piece["row"], []).append((piece["start"], piece["length"]))
@@ -233,7 +233,7 @@ def test_pieces_cover_each_sample_in_order_and_only_long_ones_are_cut(sizes: Any
             return np.array(lines(sizes[row]), np.uint32)
 
     samples = synthetic(np.array(sizes, np.int64))
-    pieces = pieces_of(samples, length, LINE_ENDS, [Lines()])  # type: ignore[list-item]
+    pieces = pieces_of(samples, length, LINE_ENDS, lambda _: Lines())  # type: ignore[arg-type, return-value]
     for i, size in enumerate(sizes):
         mine = pieces.sample == i
         starts, runs = pieces.start[mine].tolist(), pieces.length[mine].tolist()

@@ -122,7 +122,8 @@ def leaves_of(graph: api.Pipeline) -> list[api.PTransform]:
 
 
 def payload_of(transform: api.PTransform) -> api.ParDoPayload:
-    return api.ParDoPayload.FromString(transform.spec.payload)
+    payload: api.ParDoPayload = api.ParDoPayload.FromString(transform.spec.payload)
+    return payload
 
 
 def test_a_graph_is_made_of_impulse_pardo_group_by_key_and_flatten_only(graph: Any) -> None:

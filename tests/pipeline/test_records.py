@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import Record, Stage, add_counts, commit, find, read_record
+from pipeline.records import Record, Stage, commit, find, read_record
 from pipeline.store import Store, Written
 
 STAGE = Stage("tokens", "0123456789abcdef", "code")
@@ -89,9 +89,3 @@ def test_the_digest_of_a_unit_is_that_of_its_only_file(record: Any) -> None:
     assert record.digest == "digest"
     with pytest.raises(ValueError, match="too many"):
         _ = Record(STAGE, "u", {}, record.files * 2, {}).digest
-
-
-def test_counts_are_added_at_every_depth() -> None:
-    parts: list[dict[str, Any]] = [{"a": 1, "b": {"x": 1}}, {"a": 2, "b": {"x": 3, "y": 4}}, {"c": 5}]
-    assert add_counts(parts) == {"a": 3, "b": {"x": 4, "y": 4}, "c": 5}
-    assert parts[0] == {"a": 1, "b": {"x": 1}}

@@ -90,7 +90,7 @@ def test_write_puts_the_page_and_every_table_of_figures_beside_the_build(tmp_pat
     source, manifest, records = built()
     shutil.copytree(source.full(""), tmp_path / "out")
     store = Store(str(tmp_path / "out"))
-    digest = write_index(store, manifest.name, "# my <manifest>\n", records, "plan")
+    digest = write_index(store, manifest.name, "", "# my <manifest>\n", records)
     where = report.write(Build(manifest, store, Engine()), records, digest, 12.5)
     assert where == str(tmp_path / "out/report/figures/index.html")
     folder = Path(where).parent

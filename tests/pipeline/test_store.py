@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,6 @@ def test_files_are_listed_sorted_and_below_the_root(store: Any) -> None:
     assert list(store.files("none")) == []
 
 
-def test_reading_a_missing_file_says_so(store: Any) -> None:
-    with pytest.raises(FileNotFoundError):
-        store.read("none")
-
-
 def test_equal_json_values_are_equal_bytes(store: Any) -> None:
     store.write_json("a", {"b": 1, "a": [2]})
     store.write_json("b", {"a": [2], "b": 1})
@@ -251,7 +247,7 @@ def test_inputs_are_read_by_url(tmp_path: Any) -> None:
     for url in (f"{tmp_path}/a", f"file://{tmp_path}/a"):
         with open_url(url) as file:
             assert file.read() == b"x"
-        assert sha256_of(lambda url=url: open_url(url)).startswith("2d711642b726b044")
+        assert sha256_of(partial(open_url, url)).startswith("2d711642b726b044")
 
 
 # Tables -----------------------------------------------------------------------------------------------------------
@@ -379,7 +375,7 @@ def test_a_null_is_not_an_empty_value_and_hides_no_bytes() -> None:
         numbers = pa.Array.from_buffers(pa.int32(), 2, [valid, pa.py_buffer(b"\x01\0\0\0" + hidden)])
         return pa.RecordBatch.from_arrays([fixed, text, numbers], schema=schema)
 
-    rows = [{"a": b"aa", "b": "a", "c": 1}, {"a": None, "b": None, "c": None}]
+    rows: list[dict[str, Any]] = [{"a": b"aa", "b": "a", "c": 1}, {"a": None, "b": None, "c": None}]
     plain = digest_of(schema, batch_of(rows, schema))
     assert digest_of(schema, batch(b"\0\0\0\0")) == digest_of(schema, batch(b"wxyz")) == plain
     for name, value in (("a", b"\0\0"), ("b", ""), ("c", 0)):
