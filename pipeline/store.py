@@ -11,7 +11,7 @@ import posixpath
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, cast
@@ -136,17 +136,17 @@ class Store:
                     self._fs_root[0].put_file(file.name, final)
             return
         temporary = f"{final}.tmp.{uuid.uuid4().hex}"
+        with storage_errors(path):
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            opened = open(temporary, "wb")  # noqa: SIM115 - closed below, where its errors are told apart
         try:
-            with ExitStack() as stack:
-                with storage_errors(path):
-                    os.makedirs(os.path.dirname(final), exist_ok=True)
-                    opened = stack.enter_context(open(temporary, "wb"))
-                yield cast(BinaryIO, _Guarded(opened, path))
-                with storage_errors(path):
-                    opened.flush()
+            yield cast(BinaryIO, _Guarded(opened, path))
             with storage_errors(path):
+                opened.close()
                 os.replace(temporary, final)
         except BaseException:
+            with suppress(OSError):
+                opened.close()
             with suppress(OSError):
                 os.unlink(temporary)
             raise
