@@ -83,16 +83,25 @@ def classify(batch: pa.RecordBatch, rows_are: str) -> pa.RecordBatch:
 def measure(batch: pa.RecordBatch, language: pa.RecordBatch) -> pa.RecordBatch:
     """Integers that the rules judge: of :mod:`filters.rules`, and of :mod:`filters.prose` behind ``prose_``.
 
-    ``visible_chars`` is counted for HTML source files only, else 0."""
+    The latter are measured where a manifest may call the document prose or a page, else they are 0, as is
+    ``visible_chars`` but for HTML source files.
+    """
     text = batch.column("text")
     is_html = np.asarray(language.column("language").to_numpy(zero_copy_only=False) == HTML)
     is_html &= np.asarray(batch.column("form").to_numpy(zero_copy_only=False) == "file")
     visible = np.zeros(len(text), np.uint32)
     for i in np.flatnonzero(is_html):
         visible[i] = rules.visible_chars(text[int(i)].as_py())
-    code, words = rules.measure(text), prose.measure_prose(text)
+    code = rules.measure(text)
     columns = {name: code.column(name) for name in code.schema.names} | {"visible_chars": pa.array(visible)}
-    columns |= {f"{PROSE}{name}": words.column(name) for name in words.schema.names}
+    kinds = language.column("kind").to_numpy(zero_copy_only=False)
+    names = language.column("language").to_numpy(zero_copy_only=False).astype(str)
+    rows = np.flatnonzero(np.isin(kinds, ("prose", "page")) | np.char.startswith(names, "other:"))
+    words = prose.measure_prose(text.take(pa.array(rows)))
+    for name in words.schema.names:
+        values = np.zeros(len(text), np.uint32)
+        values[rows] = words.column(name)
+        columns[f"{PROSE}{name}"] = pa.array(values)
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
@@ -169,7 +178,7 @@ class Annotate:
             known = tables.get("language")
             if known is None:
                 assert language is not None
-                table = self.store.read_table(language.files[0].path, ["language"])
+                table = self.store.read_table(language.files[0].path, ["language", "kind"])
                 known = table.slice(row, batch.num_rows).combine_chunks().to_batches()[0]
             tables["measures"] = measure(batch, known)
         if "signatures" in missing:

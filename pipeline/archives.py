@@ -11,6 +11,7 @@ import re
 import stat
 import tarfile
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -42,6 +43,7 @@ def content_reason(raw: bytes) -> str | None:
     return "lfs_pointer" if len(raw) < 1024 and raw.startswith(_LFS) else None
 
 
+@lru_cache(maxsize=1024)
 def origin_of(name: str) -> str:
     """The package release that an archive's file name stands for, equal for the sdist and every wheel of a release.
 

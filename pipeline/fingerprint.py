@@ -89,7 +89,9 @@ def _source_of(name: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> Iterable[str]:
+@lru_cache(maxsize=512)
+def _imports(path: Path) -> tuple[str, ...]:
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -97,4 +99,5 @@ def _imports(path: Path) -> Iterable[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] in OURS)
+        found += [name for name in names if name.split(".")[0] in OURS]
+    return tuple(found)

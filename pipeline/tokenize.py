@@ -34,12 +34,13 @@ _LONGEST = 4096
 """Characters that the trainer gets in one piece: it is quadratic in the longest run without a split."""
 
 _PRE_TOKENS = (
-    r"\p{N}{1,3}",
-    r"[一-龥぀-ゟ゠-ヿ]+",
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "\\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
 )
-"""How text is split before merges: DeepSeek-V3's patterns; fastokens is some 15 times slower on V2's chained ones."""
+"""How text is split before merges: DeepSeek-V3's patterns to the letter, real line ends included. fastokens knows them
+by their spelling and is some ten times slower on any other (docs/benchmarks.md)."""
 
 
 class TokenizerError(Exception):

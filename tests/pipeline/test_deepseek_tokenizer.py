@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 import pipeline
 from filters.fim import FimParameters
-from pipeline.tokenize import Controls, controls_of, encode, line_end_tokens, plain_encoder, with_controls
+from pipeline.manifest import TrainTokenizer
+from pipeline.tokenize import Controls, controls_of, encode, line_end_tokens, plain_encoder, train, with_controls
 from tests.inputs import package
 
 EOS = "<｜end▁of▁sentence｜>"
@@ -46,3 +47,12 @@ def test_text_that_spells_a_control_token_is_ordinary_text(released):
     ids, _ = encode(plain_encoder(tokenizer, controls), [text])
     assert not set(ids.tolist()) & set(controls.all)
     assert Tokenizer.from_str(json.dumps(tokenizer)).decode(ids.tolist(), skip_special_tokens=False) == text
+
+
+def test_the_trained_tokenizer_splits_text_by_the_spelling_that_the_encoder_is_fast_on(released):
+    trained = json.loads(train(["def f():\n    return 1\n" * 50], TrainTokenizer(vocabulary=300), [EOS]))
+    splits = [part["pattern"]["Regex"] for part in trained["pre_tokenizer"]["pretokenizers"][:-1]]
+    assert splits[0] == r"\p{N}{1,3}"
+    assert "\r\n" in splits[2]
+    assert '["' not in splits[2]
+    assert splits[2].startswith("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}")
