@@ -46,7 +46,7 @@ def plain_best_fit(lengths: list[int], capacity: int) -> list[int]:
 
 
 def lognormal(n: int) -> NDArray[np.int64]:
-    """Lengths with a median of 500 tokens and a long tail, as in training.md, section 6; one seed."""
+    """Lengths with a median of 500 tokens and a long tail, as code files have; one seed."""
     return np.exp(np.random.default_rng(0).normal(np.log(500), 1.2, n)).astype(np.int64).clip(1, CAPACITY)
 
 

@@ -1,4 +1,4 @@
-"""From band keys to dropped near-duplicates: verified edges, then greedy keeping (minhash.md, sections 2 and 7).
+"""From band keys to dropped near-duplicates: verified edges, then greedy keeping (docs/benchmarks.md).
 
 A rank is a u64 that is unique to a document and the lower the better (quality in the upper bits, a dense id below).
 In each bucket of equal keys the documents come in rank order and are compared to the bucket's leaders only, so a bucket

@@ -1,4 +1,4 @@
-"""MinHash signatures of documents over word 5-grams, straight from Arrow buffers (minhash.md, sections 1 and 7).
+"""MinHash signatures of documents over word 5-grams, straight from Arrow buffers (docs/benchmarks.md).
 
 The permutations are datasketch 2.0's ``affine32``: the 32-bit hash of a shingle goes through MurmurHash3's finaliser,
 then ``a * h + b`` modulo 2**32 with odd a; a signature holds the minima. Equal shingle hashes and equal (a, b) give
@@ -27,7 +27,7 @@ _S13, _S16 = np.uint32(13), np.uint32(16)
 
 
 class MinHashParameters(BaseModel):
-    """What near-duplicates are. Sources of the defaults: minhash.md, section 7 (measured in its section 2).
+    """What near-duplicates are. Sources of the defaults: docs/benchmarks.md.
 
     Profiles for comparison: strict (threshold 80 or 85, 28 x 9), BigCode (25 x 10), FineWeb (14 x 8).
     """
@@ -88,7 +88,7 @@ def sign(text: pa.LargeStringArray, parameters: MinHashParameters) -> Signatures
 
 
 def sidecar(signature: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """The lowest 8 bits of each minimum, u8[n, K]: as good for verification as all 32 (minhash.md, section 2)."""
+    """The lowest 8 bits of each minimum, u8[n, K]: as good for verification as all 32 (docs/benchmarks.md)."""
     return signature.astype(np.uint8)
 
 

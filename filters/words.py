@@ -1,7 +1,7 @@
 """What a word is: the one definition that MinHash and decontamination share, as a kernel over Arrow buffers.
 
 A word is a maximal run of ASCII letters, digits and underscores and of characters beyond ASCII, ASCII letters in lower
-case, with these exceptions (minhash.md, section 1, "Traps"):
+case, with these exceptions (docs/conformance.md):
 
 * a character from U+3000 up (CJK, Hangul, emoji, ...) is a word of its own: these scripts set no spaces;
 * punctuation and symbols separate words: U+0080-00BF without the nine that are letters or digits, U+00D7, U+00F7,

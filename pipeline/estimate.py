@@ -54,7 +54,7 @@ rest on one unit each, WARC on 0.15 MB with loading. Not measured: git, taken as
 first."""
 DOCUMENTS_PER_SECOND = {"verdicts": 600_000.0, "duplicates": 100_000.0, "selection": 500_000.0, "plan": 500_000.0}
 """Rows per second of the steps that read tables only. Verdicts: judging 85,440 rows in memory took 0.11 to 0.13 s. The
-others are assumptions: duplicates below what ``reference/minhash.md`` found for grouping and verifying (250,000)."""
+others are assumptions: duplicates below the 250,000 documents a second of grouping and verifying (docs/benchmarks.md)."""
 DISK_PER_TEXT = {"documents": 0.3}
 """Bytes on disk per byte of text (zstd)."""
 DISK_PER_DOCUMENT = {"language": 7, "measures": 60, "contamination": 4, "verdicts": 3, "duplicates": 6}
@@ -65,7 +65,7 @@ KEPT, TEXT_PER_TOKEN, TOKEN_BYTES, TOKENIZER_BYTES = 0.7, 3.0, 4.05, 2_000_000
 """Share of the text that is kept, bytes of text of a token, bytes of a token on disk with its sample's row: one build
 of the small test inputs with a tokenizer of 4,000 entries; a larger vocabulary makes fewer tokens."""
 PASS_SECONDS = 2.0
-"""Starting a pass: Beam's local runner takes about two seconds (``reference/beam.md``)."""
+"""Starting a pass: Beam's local runner takes about two seconds (docs/benchmarks.md)."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Samples into sequences of L tokens: best fit in stream order, and cuts at line ends (training.md, section 6).
+"""Samples into sequences of L tokens: best fit in stream order, and cuts at line ends.
 
 No sample that fits into a sequence is cut. Best fit in the given order wastes some 0.15 % on documents of a median of
 500 tokens at L = 4096, and unlike best-fit decreasing it does not group samples by length.
