@@ -37,24 +37,23 @@ all archives), gzipped WARC 1.9, gzipped JSON lines 2.6. Not measured: a git pac
 TEXT_PER_DOCUMENT = {"archives": 5200, "git": 5200, "warc": 2600, "tables": 7000}
 """Bytes of text in a document: means of the small test inputs."""
 MB_PER_SECOND = {
-    "archives": 45.0,
-    "git": 45.0,
-    "warc": 7.0,
-    "tables": 25.0,
+    "archives": 80.0,
+    "git": 80.0,
+    "warc": 12.0,
+    "tables": 80.0,
     "language": 290.0,
-    "measures": 85.0,
+    "measures": 250.0,
     "signatures": 300.0,
     "contamination": 450.0,
-    "tokenizer": 3.2,
-    "tokens": 8.0,
+    "tokenizer": 3.7,
+    "tokens": 35.0,
 }
-"""MB of text per second of one core, from single runs on the small test inputs, not from a benchmark of record. Tables:
-functions called a second time, CPU of all threads. Crawl and tokens: notes of one build's units; WARC and table files
-rest on one unit each, WARC on 0.15 MB with loading. Not measured: git, taken as archives. Timings in the directory go
-first."""
+"""MB of text per second of one core. Archives, tokenizer and tokens: ``benchmarks.build`` on 404 MB of code
+(docs/benchmarks.md); the tables of the annotate pass together run at its 61 MB/s. WARC and tables: the units of the
+demo. Not measured: git, taken as archives. Timings in the directory go first."""
 DOCUMENTS_PER_SECOND = {"verdicts": 600_000.0, "duplicates": 100_000.0, "selection": 500_000.0, "plan": 500_000.0}
 """Rows per second of the steps that read tables only. Verdicts: judging 85,440 rows in memory took 0.11 to 0.13 s. The
-others are assumptions: duplicates below the 250,000 documents a second of grouping and verifying (docs/benchmarks.md)."""
+others are assumptions: duplicates below the 250,000 documents a second of grouping and verifying."""
 DISK_PER_TEXT = {"documents": 0.3}
 """Bytes on disk per byte of text (zstd)."""
 DISK_PER_DOCUMENT = {"language": 7, "measures": 60, "contamination": 4, "verdicts": 3, "duplicates": 6}
