@@ -84,11 +84,10 @@ def measure(batch: pa.RecordBatch, language: pa.RecordBatch) -> pa.RecordBatch:
     """Integers that the rules judge: of :mod:`filters.rules`, and of :mod:`filters.prose` behind ``prose_``.
 
     The latter are measured where a manifest may call the document prose or a page, else they are 0, as is
-    ``visible_chars`` but for HTML source files.
+    ``visible_chars`` but for HTML source.
     """
     text = batch.column("text")
     is_html = np.asarray(language.column("language").to_numpy(zero_copy_only=False) == HTML)
-    is_html &= np.asarray(batch.column("form").to_numpy(zero_copy_only=False) == "file")
     visible = np.zeros(len(text), np.uint32)
     for i in np.flatnonzero(is_html):
         visible[i] = rules.visible_chars(text[int(i)].as_py())

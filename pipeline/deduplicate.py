@@ -206,8 +206,7 @@ def find_edges(
     tables = [store.read_table(work.file(unit["unit"])) for unit in units]
     edges = pa.concat_tables(tables)
     result = Edges(*(edges.column(name).to_numpy() for name in EDGES.names))
-    for path in list(store.files(work.role)):
-        store.remove(path)
+    store.remove_folder(work.role)
     return _unique(result)
 
 

@@ -76,7 +76,7 @@ class Stages:
         """The tokenizer, trained or copied."""
         m = self._manifest
         train = m.tokenizer.train and m.tokenizer.train.model_dump()
-        configuration: dict[str, Any] = {"train": train, "seed": m.seed}
+        configuration: dict[str, Any] = {"train": train, "seed": m.seed, "add": m.tokenizer.add}
         configuration |= {
             "eos": m.tokenizer.eos,
             "bos": m.tokenizer.bos,

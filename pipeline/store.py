@@ -120,6 +120,11 @@ class Store:
             except FileNotFoundError:
                 return
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder that may be gone already, with all that it holds."""
+        with storage_errors(path), suppress(FileNotFoundError):
+            self._fs_root[0].rm(self.full(path), recursive=True)
+
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
         """Write a file that appears whole at the end of the block, or not at all.

@@ -220,17 +220,19 @@ def test_files_are_detected_pages_are_pages_and_rows_are_what_they_declare() -> 
     }
 
 
-def test_visible_text_is_counted_for_html_source_files_only() -> None:
+def test_visible_text_is_counted_for_html_source_only() -> None:
     batch = documents(
         [
             {"text": HTML, "path": b"a.html"},
             {"text": HTML, "path": b"https://example.org/a.html", "form": "page"},
             {"text": "x = 1", "path": b"a.py"},
+            {"text": HTML, "path": b"row/1", "form": "record", "declared_language": "HTML"},
         ]
     )
     visible = measure(batch, classify(batch, "prose")).column("visible_chars").to_pylist()
     assert dict(zip(batch.column("path").to_pylist(), visible, strict=True)) == {
         b"a.html": rules.visible_chars(HTML), b"https://example.org/a.html": 0, b"a.py": 0,
+        b"row/1": rules.visible_chars(HTML),
     }  # fmt: skip
     assert rules.visible_chars(HTML) == len("Some visible text & more")
 
