@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -28,6 +28,7 @@ LIBRARIES = ("fastwarc", "turbohtml", "publicsuffixlist", "orjson")
 
 FORMS = {"archives": "file", "git": "file", "warc": "page", "tables": "record"}
 _REJECT_BATCH = 50_000
+_BLOCK = 1 << 20
 _LARGEST = 2**63 - 1
 
 
@@ -37,6 +38,10 @@ class Body(NamedTuple):
     text: str | None
     encoding: str
     reason: str | None
+
+
+class ChangedInputError(Exception):
+    """A URL no longer gives the bytes whose hash is pinned."""
 
 
 def document_id(source: str, origin: str, path: bytes, raw_sha256: bytes) -> bytes:
@@ -90,7 +95,7 @@ class Crawl:
         if isinstance(source, GitSource):
             yield from _read_repository(source, container)
             return
-        with open_url(container.url) as stream:
+        with _open(container) as stream:
             if isinstance(source, ArchiveSource):
                 yield from archives.read_archive(stream, container.name, limits)
             elif isinstance(source, WarcSource):
@@ -214,6 +219,26 @@ def _batches(rows: list[tuple[bytes, dict[str, Any], bytes]], limit: int) -> Ite
             text_column if f.name == "text" else pa.array([row[f.name] for row in group], f.type) for f in DOCUMENTS
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS)
+
+
+def _open(container: Input) -> BinaryIO:
+    """A container for reading. What lies elsewhere is fetched to a temporary file first and held against its pin."""
+    if "://" not in container.url:
+        return open_url(container.url)
+    file = TemporaryFile(prefix="headrace-")  # noqa: SIM115 - the caller closes it
+    digest = hashlib.sha256()
+    with open_url(container.url) as remote:
+        while block := remote.read(_BLOCK):
+            digest.update(block)
+            file.write(block)
+    if digest.hexdigest() != container.digest:
+        file.close()
+        raise ChangedInputError(
+            f"{container.url} has changed since it was pinned (SHA-256 {container.digest[:12]}…, now "
+            f"{digest.hexdigest()[:12]}…): remove its line from lock.json to take it as it is now"
+        )
+    file.seek(0)
+    return cast(BinaryIO, file)
 
 
 def _read_repository(source: GitSource, container: Input) -> Iterator[Found]:
