@@ -22,7 +22,7 @@ from filters.clusters import Dropped, Edges
 from filters.minhash import MinHashParameters
 from pipeline.engine import Engine
 from pipeline.judge import Shard
-from pipeline.passes import BuildFaultError
+from pipeline.passes import BuildFaultError, Key
 from pipeline.progress import Progress
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import DUPLICATES
@@ -190,7 +190,7 @@ def find_edges(
                     _ = (
                         pipeline
                         | "Shards" >> beam.Create(range(len(shards)), reshuffle=False)
-                        | "Key" >> beam.ParDo(_Key())
+                        | "Key" >> beam.ParDo(Key())
                         | "Spread" >> beam.GroupByKey()
                         | "Band keys" >> beam.ParDo(map_)
                         | "Buckets" >> beam.GroupByKey()
@@ -234,15 +234,6 @@ def _write_specification(
         path, {"signatures": [s.tables["signatures"].files[0].path for s in shards], "directory": work.directory}
     )
     return path
-
-
-@beam.typehints.with_input_types(int)
-@beam.typehints.with_output_types(tuple[int, int])
-class _Key(beam.DoFn):
-    """A key of its own for every shard."""
-
-    def process(self, element: int) -> Iterator[tuple[int, int]]:
-        yield element, element
 
 
 @beam.typehints.with_input_types(tuple[int, Iterable[int]])

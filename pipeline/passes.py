@@ -82,7 +82,7 @@ def run_pass(
                 _ = (
                     pipeline
                     | "Units" >> beam.Create(range(len(ordered)), reshuffle=False)
-                    | "Key" >> beam.ParDo(_Key())
+                    | "Key" >> beam.ParDo(Key())
                     | "Spread" >> beam.GroupByKey()
                     | name.capitalize() >> beam.ParDo(do)
                 )
@@ -105,8 +105,8 @@ def run_pass(
 
 @beam.typehints.with_input_types(int)
 @beam.typehints.with_output_types(tuple[int, int])
-class _Key(beam.DoFn):
-    """A key of its own for every unit."""
+class Key(beam.DoFn):
+    """A key of its own for every unit: the GroupByKey behind it spreads the work."""
 
     def process(self, element: int) -> Iterator[tuple[int, int]]:
         yield element, element

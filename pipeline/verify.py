@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.digest import LogicalDigest
 from pipeline.lease import LEASE
 from pipeline.records import Record, Stage, read_record
-from pipeline.store import LogicalDigest, Store, Written, sha256_of
+from pipeline.store import Store, Written, sha256_of
 
 BUILDS = "builds"
 

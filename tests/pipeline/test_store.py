@@ -18,9 +18,9 @@ from filters.minhash import MinHashParameters
 from pipeline import schemas
 from pipeline.annotate import signature_schema
 from pipeline.deduplicate import EDGES
+from pipeline.digest import LogicalDigest
 from pipeline.records import Record, Stage
 from pipeline.store import (
-    LogicalDigest,
     StorageError,
     Store,
     fixed_rows,
