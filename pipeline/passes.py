@@ -109,6 +109,7 @@ class Key(beam.DoFn):
     """A key of its own for every unit: the GroupByKey behind it spreads the work."""
 
     def process(self, element: int) -> Iterator[tuple[int, int]]:
+        """Key a unit's number by itself."""
         yield element, element
 
 
