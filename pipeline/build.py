@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,13 +25,13 @@ import pyarrow as pa
 from filters.keyed import below, keyed_u64
 from pipeline import annotate, crawl, decontaminate, deduplicate, judge, mixture, tokenize
 from pipeline.engine import Engine
-from pipeline.inputs import CrawlUnit, Lock, crawl_units
+from pipeline.inputs import CrawlUnit, Lock, check_columns, crawl_units, nearest
 from pipeline.judge import Shard
-from pipeline.manifest import Manifest, ManifestError
+from pipeline.manifest import Manifest, ManifestError, TableSource
 from pipeline.passes import PerSource, Work, run_pass
 from pipeline.records import Record, commit, find
 from pipeline.schemas import ID
-from pipeline.stages import Stages
+from pipeline.stages import LIBRARIES, Stages
 from pipeline.store import Store, Written, fixed_rows, open_url
 
 STEPS = ("crawl", "annotate", "judge", "deduplicate", "tokenize", "select", "plan")
@@ -82,9 +82,15 @@ class Build:
 
     def check(self) -> None:
         """Find every mistake in what the manifest names before any work: inputs, benchmarks, quarantine, tokenizer."""
-        _ = self.quarantine, self.benchmarks_digest, self.units
-        if self.manifest.tokenizer.path is not None:
-            self._given_tokenizer(self.manifest.tokenizer.path)
+        with self.manifest.at():
+            _ = self.quarantine, self.benchmarks_digest
+            if self.manifest.tokenizer.path is not None:
+                self._given_tokenizer(self.manifest.tokenizer.path)
+        units = self.units
+        for number, source in enumerate(self.manifest.sources):
+            if isinstance(source, TableSource):
+                with self.manifest.at("sources", number):
+                    check_columns(source, units[source.name])
 
     @cached_property
     def lock(self) -> Lock:
@@ -100,7 +106,7 @@ class Build:
             with open_url(self.manifest.quarantine) as file:
                 lines = file.read().decode().split()
         except FileNotFoundError:
-            raise ManifestError(f"quarantine: no file {self.manifest.quarantine}") from None
+            raise ManifestError(f"no file {self.manifest.quarantine}", "quarantine") from None
         return frozenset(line.lower() for line in lines)
 
     @cached_property
@@ -117,8 +123,9 @@ class Build:
     def units(self) -> dict[str, list[CrawlUnit]]:
         """The crawl units of each source; with ``sample`` below 1, a keyed share of them."""
         units = {}
-        for source in self.manifest.sources:
-            every = crawl_units(source, self.lock)
+        for number, source in enumerate(self.manifest.sources):
+            with self.manifest.at("sources", number):
+                every = crawl_units(source, self.lock)
             ranked = sorted(every, key=lambda u: (keyed_u64(self.manifest.seed, "sample", u.name.encode()), u.name))
             share = [u for u in every if keyed_u64(self.manifest.seed, "sample", u.name.encode()) < below(self.sample)]
             units[source.name] = every if self.sample >= 1 else share or ranked[:1]
@@ -143,7 +150,7 @@ class Build:
         specifications = [
             u.as_json() | {"unit": u.name, "size": u.size, "source": source} for (source, _), u in units.items()
         ]
-        self._pass("crawl", works, specifications, done, crawl.LIBRARIES)
+        self._pass("crawl", works, specifications, done)
         self.records += [self._known(self.crawled(source, u)) for (source, _), u in sorted(units.items())]
 
     def documents(self) -> list[tuple[str, str, Written, int]]:
@@ -178,7 +185,7 @@ class Build:
             {"unit": name, "source": source, "path": file.path, "size": size, "inputs": self._table_inputs(file, index)}
             for source, name, file, size in shards
         ]
-        self._pass("annotate", works, specifications, done, annotate.LIBRARIES["language"])
+        self._pass("annotate", works, specifications, done)
         self.records.append(index)
         self.shards = [self._shard(*shard, index) for shard in shards]
         self.records += [record for shard in self.shards for record in shard.tables.values()]
@@ -239,7 +246,7 @@ class Build:
         specifications = [
             self._token_unit(*each) for each in zip(self.shards, self.verdicts, self.duplicates, strict=True)
         ]
-        self._pass("tokenize", works, specifications, lambda u: known(u) is not None, tokenize.LIBRARIES)
+        self._pass("tokenize", works, specifications, lambda u: known(u) is not None)
         self.tokens = [(u["source"], u["unit"], self._known(known(u))) for u in specifications]
         self.records += [record for _, _, record in self.tokens]
 
@@ -280,9 +287,9 @@ class Build:
                 content = orjson.loads(file.read())
             return orjson.dumps(tokenize.with_controls(content, self.manifest.tokenizer.add))
         except FileNotFoundError:
-            raise ManifestError(f"tokenizer.path: no file {path}") from None
+            raise ManifestError(f"no file {path}{nearest(path)}", "tokenizer", "path") from None
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise ManifestError(f"tokenizer.path: {path} is not a tokenizer.json") from None
+            raise ManifestError(f"{path} is not a tokenizer.json", "tokenizer", "path") from None
 
     def _tokenizer_sample(self) -> list[str]:
         configuration = self.manifest.tokenizer.train
@@ -332,11 +339,10 @@ class Build:
         works: dict[str, Work],
         units: Sequence[Unit],
         done: Callable[[Unit], bool],
-        libraries: Iterable[str],
     ) -> None:
         waiting = [unit for unit in units if not done(unit)]
         if waiting:
-            run_pass(name, PerSource(works, self.store), waiting, self.engine, done, libraries)
+            run_pass(name, PerSource(works, self.store), waiting, self.engine, done, LIBRARIES)
         else:
             self.say(f"{name}: {len(units)} units are up to date")
 

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -159,11 +158,11 @@ def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
     build.engine = replace(build.engine, on_death=lease.release)
     with lease:
         build.store.sweep()
+        verify.write_started(build.store, build.manifest.name, build.stages.directories)
         records = build.run(options.until)
-        manifest_text = Path(options.manifest).read_text() if os.path.exists(options.manifest) else ""
         part = "" if options.sample == 1 and options.until == STEPS[-1] else f".{options.sample:g}-{options.until}"
-        digest = verify.write_index(build.store, build.manifest.name, part, manifest_text, records)
         verify.conservation(records)
+        digest = verify.write_index(build.store, build.manifest.name, part, build.manifest.text, records)
         page = report.write(build, records, digest, time.monotonic() - started)
     print(f"done in {human_time(time.monotonic() - started)}: {len(records):,} units")
     print(f"report: {page}")
@@ -185,6 +184,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from pipeline import verify
+    from pipeline.lease import Lease
     from pipeline.records import Record
     from pipeline.store import Store
 
@@ -211,7 +211,8 @@ def _verify(options: argparse.Namespace) -> int:
             raise verify.DamageError(f"{name}: the root digest is {digest}, {recorded} was recorded")
         digests.append(digest)
     if damages:
-        verify.set_aside(store, damages)
+        with Lease(store):
+            verify.set_aside(store, damages)
         shown = "\n".join(f"  {d.path}: {d.what}" for d in damages[:20])
         raise verify.DamageError(
             f"{len(damages)} damaged files:\n{shown}\nTheir units are set aside; `headrace build` makes them again."

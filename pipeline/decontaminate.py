@@ -55,11 +55,11 @@ def _item(benchmark: Benchmark, number: int, line: bytes) -> contamination.Bench
 def digest(configuration: Decontamination) -> str:
     """A hash of the benchmark files' content. Raises ManifestError where one is missing."""
     total = hashlib.sha256()
-    for benchmark in configuration.benchmarks:
+    for number, benchmark in enumerate(configuration.benchmarks):
         try:
             content = sha256_of(lambda path=benchmark.path: open_url(path))  # type: ignore[misc]
         except FileNotFoundError:
-            raise ManifestError(f"decontaminate.benchmarks: {benchmark.name}: no file {benchmark.path}") from None
+            raise ManifestError(f"no file {benchmark.path}", "decontaminate", "benchmarks", number, "path") from None
         total.update(orjson.dumps([benchmark.name, benchmark.fields, benchmark.id, content]))
     return total.hexdigest()
 

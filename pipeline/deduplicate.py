@@ -22,13 +22,14 @@ from filters.clusters import Dropped, Edges
 from filters.minhash import MinHashParameters
 from pipeline.engine import Engine
 from pipeline.judge import Shard
-from pipeline.passes import BuildFaultError, Key
+from pipeline.passes import BuildFaultError, CheckedDoFn, Key
 from pipeline.progress import Progress
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import DUPLICATES
 from pipeline.store import Store, fixed_rows
 
 MODULES = ("pipeline.deduplicate", "filters.clusters", "filters.minhash")
+LIBRARIES = ("numba", "numpy")
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 _BLOCK = np.dtype([("key", "<u8"), ("rank", "<u8")])
 _NONE = np.uint64(2**64 - 1)
@@ -109,7 +110,8 @@ def deduplicate(
     engine: Engine,
 ) -> list[Record]:
     """Find duplicates over the whole build and write a table beside every shard."""
-    made_of = [
+    made_of: list[Any] = [stage.fingerprint for stage in stages.values()]
+    made_of += [
         [s.source, s.name, s.digest, s.tables["signatures"].digest, v.digest]
         for s, v in zip(shards, verdicts, strict=True)
     ]
@@ -238,16 +240,18 @@ def _write_specification(
 
 @beam.typehints.with_input_types(tuple[int, Iterable[int]])
 @beam.typehints.with_output_types(tuple[int, bytes])
-class _Map(beam.DoFn):
+class _Map(CheckedDoFn):
     """The band keys of a shard, packed by partition: 16 bytes for each document and band."""
 
     def __init__(
         self, store: Store, specification: str, parameters: MinHashParameters, partitions: int, wanted: Sequence[int]
     ):
+        super().__init__(LIBRARIES)
         self._store, self._path, self._parameters = store, specification, parameters
         self._partitions, self._wanted = partitions, frozenset(wanted)
 
     def setup(self) -> None:
+        super().setup()
         self._specification = self._store.read_json(self._path)
 
     def process(self, element: tuple[int, Iterable[int]]) -> Iterator[tuple[int, bytes]]:
@@ -268,16 +272,18 @@ class _Map(beam.DoFn):
 
 @beam.typehints.with_input_types(tuple[int, Iterable[bytes]])
 @beam.typehints.with_output_types(int)
-class _Reduce(beam.DoFn):
+class _Reduce(CheckedDoFn):
     """Group the keys of a partition into buckets, verify against leaders, write the edges."""
 
     def __init__(
         self, store: Store, stage: Stage, specification: str, parameters: MinHashParameters, inputs: Mapping[str, str]
     ):
+        super().__init__(LIBRARIES)
         self._store, self._stage, self._path = store, stage, specification
         self._parameters, self._inputs = parameters, dict(inputs)
 
     def setup(self) -> None:
+        super().setup()
         self._specification = self._store.read_json(self._path)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[int]:

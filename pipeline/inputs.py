@@ -4,20 +4,25 @@ A file is pinned to the SHA-256 of its bytes, a branch to a commit, in ``lock.js
 from the content of its inputs, never from a local path: the same bytes under another path are the same unit.
 """
 
+import difflib
 import hashlib
 import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pipeline import github
 from pipeline.archives import origin_of
-from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, Source
+from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, Source, TableSource
 from pipeline.store import Store, open_url, sha256_of, source_files
+from pipeline.tables import column_names
 
 LOCK = "lock.json"
+_PEEKED = 16
 GONE = "gone"
 """In place of a commit: the remote repository is not there (any more), which is a reject and stops nothing."""
 
@@ -114,9 +119,9 @@ def _read_pins(store: Store) -> dict[str, Any]:
 def crawl_units(source: Source, lock: Lock) -> list[CrawlUnit]:
     """Divide a source into units; sorted by name. Raises ManifestError for a path or repository that is missing."""
     if isinstance(source, GitSource):
-        inputs = [_repository(r, lock) for r in source.repositories]
+        inputs = [_repository(r, lock, number) for number, r in enumerate(source.repositories)]
     else:
-        inputs = [_file(url, change, source, lock) for url, change in _files(source.paths, source.name)]
+        inputs = [_file(url, change, source, lock) for url, change in _files(source.paths)]
     unique = sorted({i.slug: i for i in sorted(inputs, reverse=True)}.values())
     buckets = getattr(source, "buckets", None)
     if buckets is None:
@@ -128,14 +133,37 @@ def crawl_units(source: Source, lock: Lock) -> list[CrawlUnit]:
     return [CrawlUnit(f"bucket-{b:05d}-of-{buckets:05d}", tuple(sorted(groups[b]))) for b in sorted(groups)]
 
 
-def _files(patterns: Iterable[str], source: str) -> list[tuple[str, str]]:
+def _files(patterns: Iterable[str]) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
-    for pattern in patterns:
+    for number, pattern in enumerate(patterns):
         try:
             found.update(source_files(pattern))
         except FileNotFoundError:
-            raise ManifestError(f"source {source!r}: nothing matches {pattern}") from None
+            raise ManifestError(f"nothing matches {pattern}{nearest(pattern)}", "paths", number) from None
     return sorted(found.items())
+
+
+def nearest(path: str) -> str:
+    """What to say of a local path that is missing: the nearest name that is there, or the folder that is missing."""
+    if "://" in path or any(mark in path for mark in "*?["):
+        return ""
+    missing = Path(path)
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    close = difflib.get_close_matches(missing.name, sorted(os.listdir(missing.parent)), n=1, cutoff=0.6)
+    return f"; did you mean {missing.parent / close[0]}?" if close else f"; {missing.parent} has no {missing.name!r}"
+
+
+def check_columns(source: TableSource, units: Iterable[CrawlUnit]) -> None:
+    """Look at the first tables of a source. Raises ManifestError where one lacks the mapped text column."""
+    wanted = source.columns.text
+    for unit in islice(units, _PEEKED):
+        with open_url(unit.inputs[0].url) as stream:
+            names = column_names(stream, source.limits)
+        if names and wanted not in names:
+            close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+            raise ManifestError(f"{unit.inputs[0].name} has no column {wanted!r}; {hint}", "columns", "text")
 
 
 def _file(url: str, change: str, source: Source, lock: Lock) -> Input:
@@ -155,11 +183,11 @@ def _resolve(repository: GitRepository) -> str:
         raise
 
 
-def _repository(repository: GitRepository, lock: Lock) -> Input:
+def _repository(repository: GitRepository, lock: Lock, number: int) -> Input:
     try:
         commit = lock.commit(repository)
     except github.GitError as error:
-        raise ManifestError(str(error)) from None
+        raise ManifestError(str(error), "repositories", number) from None
     name = repository.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1]
     is_remote = "://" in repository.url and not repository.url.startswith("file://")
     origin = repository.url.removesuffix(".git") if is_remote else name

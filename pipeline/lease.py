@@ -88,7 +88,10 @@ class Lease:
         holder = self._holder()
         if holder and _is_fresh(holder) and not _is_dead(holder):
             raise self._taken(holder)
-        self._write()
+        if holder:
+            self._store.remove(LEASE)
+        if not self._store.write_new(LEASE, self._content()):
+            raise self._taken(self._holder())
 
     def _taken(self, holder: dict[str, Any]) -> LeaseError:
         who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'unknown')}"
@@ -98,11 +101,13 @@ class Lease:
         )
 
     def _write(self) -> None:
-        content = orjson.dumps({"token": self._token, "host": _host(), "pid": os.getpid(), "alive": time.time()})
         if self._descriptor is not None:
-            os.pwrite(self._descriptor, content.ljust(512), 0)
+            os.pwrite(self._descriptor, self._content().ljust(512), 0)
         else:
-            self._store.write(LEASE, content)
+            self._store.write(LEASE, self._content())
+
+    def _content(self) -> bytes:
+        return orjson.dumps({"token": self._token, "host": _host(), "pid": os.getpid(), "alive": time.time()})
 
     def _holder(self) -> dict[str, Any]:
         try:

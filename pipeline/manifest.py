@@ -9,13 +9,16 @@ import os
 import posixpath
 import types
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import fsspec
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+import languages
 from filters.fim import FimParameters
 from filters.minhash import MinHashParameters
 from filters.prose import ProseRules
@@ -29,7 +32,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ManifestError(Exception):
-    """The user's manifest is wrong; the message says where and what to write instead."""
+    """The user's manifest is wrong; the message says where and what to write instead.
+
+    ``key`` is where, below what the raiser was given; who knows the manifest puts file and line before the message.
+    """
+
+    def __init__(self, message: str, *key: str | int):
+        super().__init__(message)
+        self.key = key
 
 
 class _Model(BaseModel):
@@ -211,6 +221,24 @@ class Manifest(_Model):
     mixture: Mixture = Mixture()
     plan: Plan = Plan()
     quarantine: str | None = Field(None, description="a file with one SHA-256 of raw bytes a line, to be left out")
+    _text: str = PrivateAttr("")
+    _path: str = PrivateAttr("")
+    _node: Any = PrivateAttr(None)
+
+    @property
+    def text(self) -> str:
+        """The YAML that this was parsed from."""
+        return self._text
+
+    @contextmanager
+    def at(self, *key: str | int) -> Iterator[None]:
+        """Put file, line and key before the message of a ManifestError of the block."""
+        try:
+            yield
+        except ManifestError as error:
+            full = [*key, *error.key]
+            line = _line(self._node, full) if self._node is not None else 0
+            raise ManifestError(f"{self._path}:{line}: {'.'.join(map(str, full))}: {error}") from None
 
     @model_validator(mode="after")
     def _names_agree(self) -> "Manifest":
@@ -231,6 +259,7 @@ class Manifest(_Model):
             for name in component.sources or ():
                 if name not in sources:
                     raise ValueError(f"component {component.name!r} names the source {name!r}{_near(name, sources)}")
+        self._languages_exist()
         if self.fim.components and self.fim.max_tokens > self.plan.sequence_length:
             raise ValueError(
                 f"fim.max_tokens is {self.fim.max_tokens}, above plan.sequence_length {self.plan.sequence_length}: a "
@@ -239,6 +268,22 @@ class Manifest(_Model):
         if self.split.validation + self.split.held_out > 0.9:
             raise ValueError("split.validation and split.held_out leave under 10 % to train on")
         return self
+
+    def _languages_exist(self) -> None:
+        known = [language.name for language in languages.table()]
+        others = [language.name.removeprefix("other:") for language in languages.outside()]
+        wanted = [("languages.drop", name, known) for name in self.languages.drop]
+        wanted += [("languages.keep_other", name, others) for name in self.languages.keep_other]
+        for component in self.components:
+            every = [*known, *(f"other:{name}" for name in others)]
+            wanted += [(f"component {component.name!r}", name, every) for name in component.languages or ()]
+        for where, name, valid in wanted:
+            if name not in valid:
+                close = [v for v in valid if v.lower() == name.lower()] or difflib.get_close_matches(
+                    name, valid, 1, 0.5
+                )
+                hint = f"did you mean {close[0]!r}?" if close else "`headrace languages` lists them"
+                raise ValueError(f"{where} names the language {name!r}, which does not exist; {hint}")
 
 
 def load(path: str) -> Manifest:
@@ -273,7 +318,9 @@ def parse(text: str, path: str) -> Manifest:
     except ValidationError as error:
         lines = [_explain(e, node, path) for e in error.errors()]
         raise ManifestError("\n".join(dict.fromkeys(lines))) from None
-    return _absolute(manifest, path)
+    manifest = _absolute(manifest, path)
+    manifest._text, manifest._path, manifest._node = text, path, node
+    return manifest
 
 
 def _json(value: Any) -> str:

@@ -6,6 +6,7 @@ commits a record last, so running a bundle twice, or a pass again, changes nothi
 """
 
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +17,16 @@ import apache_beam as beam
 
 from pipeline.engine import Engine
 from pipeline.fingerprint import environment_digest
-from pipeline.progress import Progress
+from pipeline.progress import Progress, human_time
 from pipeline.store import StorageError, Store
 
 FAULT = "headrace fault: "
 _MODULES = ("pipeline.build",)
+_WATCHDOG_SECONDS = 600.0
+_WATCHDOG_BYTES_PER_SECOND = 100_000.0
+"""A unit may take ten minutes and ten seconds more for each MB: some hundred times what it takes. All work is bounded
+by counted budgets; this is for what hangs in spite of them, and a fault, never an outcome."""
+_EXIT_HANGS = 76
 
 
 class Work(Protocol):
@@ -75,7 +81,7 @@ def run_pass(
     store = work.store
     specifications = f"work/{name}.json"
     store.write_json(specifications, ordered)
-    do = _Do(name, work, specifications, _MODULES, tuple(libraries))
+    do = _Do(name, work, specifications, libraries)
     with Progress(name, ordered, committed, engine.quiet), engine.watch():
         try:
             with engine.pipeline() as pipeline:
@@ -113,25 +119,34 @@ class Key(beam.DoFn):
         yield element, element
 
 
-@beam.typehints.with_input_types(tuple[int, Iterable[int]])
-@beam.typehints.with_output_types(int)
-class _Do(beam.DoFn):
-    """Do the work of each unit. A unit that fails leaves a note and stays incomplete; the others go on."""
+class CheckedDoFn(beam.DoFn):
+    """A DoFn that works only where code and content-deciding libraries are the driver's."""
 
-    def __init__(
-        self, name: str, work: Work, specifications: str, modules: tuple[str, ...], libraries: tuple[str, ...]
-    ):
-        self._name, self._work, self._specifications = name, work, specifications
-        self._modules, self._libraries = modules, libraries
-        self._environment = environment_digest(modules, libraries)
+    def __init__(self, libraries: Iterable[str]):
+        self._libraries = tuple(libraries)
+        self._environment = environment_digest(_MODULES, self._libraries)
 
     def setup(self) -> None:
-        here = environment_digest(self._modules, self._libraries)
+        """Compare this environment with the driver's."""
+        here = environment_digest(_MODULES, self._libraries)
         if here != self._environment:
             raise RuntimeError(
                 f"{FAULT}this worker's code or libraries differ from the driver's ({here} here, {self._environment} "
                 "there): install the same version of headrace and of its locked dependencies on both"
             )
+
+
+@beam.typehints.with_input_types(tuple[int, Iterable[int]])
+@beam.typehints.with_output_types(int)
+class _Do(CheckedDoFn):
+    """Do the work of each unit. A unit that fails leaves a note and stays incomplete; the others go on."""
+
+    def __init__(self, name: str, work: Work, specifications: str, libraries: Iterable[str]):
+        super().__init__(libraries)
+        self._name, self._work, self._specifications = name, work, specifications
+
+    def setup(self) -> None:
+        super().setup()
         self._units = self._work.store.read_json(self._specifications)
         self._work.setup()
 
@@ -148,17 +163,29 @@ class _Do(beam.DoFn):
 
     def _work_on(self, unit: dict[str, Any]) -> None:
         started, cpu = time.monotonic(), time.process_time()
+        limit = _WATCHDOG_SECONDS + int(unit["size"]) / _WATCHDOG_BYTES_PER_SECOND
+        watchdog = threading.Timer(limit, self._give_up, (unit, limit))
+        watchdog.daemon = True
+        watchdog.start()
         try:
             size = self._work.run(unit)
-        except StorageError:
+        except (StorageError, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # a panic in an extension is no Exception
             note = {"unit": unit["unit"], "cause": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
             self._work.store.write_json(_fault_path(self._name, unit), note)
             return
+        finally:
+            watchdog.cancel()
         figures = {"pass": self._name, "unit": unit["unit"], "text_bytes": size, "worker": os.getpid()}
         figures |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
         self._work.store.write_json(f"timings/{self._name}/{unit.get('source', 'all')}/{unit['unit']}.json", figures)
+
+    def _give_up(self, unit: dict[str, Any], limit: float) -> None:
+        """End a process that hangs in a unit; the note says which, and the driver that a worker died."""
+        note = {"unit": unit["unit"], "cause": f"no end after {human_time(limit)}", "trace": ""}
+        self._work.store.write_json(_fault_path(self._name, unit), note)
+        os._exit(_EXIT_HANGS)
 
 
 def _fault_path(name: str, unit: dict[str, Any]) -> str:

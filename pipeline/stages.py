@@ -9,6 +9,11 @@ from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, Source
 from pipeline.records import Stage
 
+LIBRARIES = tuple(
+    sorted({*crawl.LIBRARIES, *tokenize.LIBRARIES, *(name for names in annotate.LIBRARIES.values() for name in names)})
+)
+"""Every library that decides content: a worker must have the driver's versions."""
+
 
 class Stages:
     """Every stage of a manifest, by role and source. ``quarantine`` and ``benchmarks`` are digests of those files."""
@@ -50,7 +55,8 @@ class Stages:
 
         add("language", {"rows_are": getattr(source, "rows_are", None)}, ())
         add("measures", {}, (stages["language"],))
-        add("signatures", self._manifest.deduplicate.model_dump(mode="json"), ())
+        signature = self._manifest.deduplicate.model_dump(mode="json", exclude={"threshold_percent"})
+        add("signatures", signature, ())
         add("contamination", {}, (self.benchmarks,))
         return stages
 
@@ -110,6 +116,13 @@ class Stages:
         configuration = {"plan": self._manifest.plan.model_dump(), "seed": self._manifest.seed}
         upstream = [stage.fingerprint for stage in self.selection.values()]
         return Stage("plan", fingerprint("plan", configuration, mixture.PLAN_MODULES, (), upstream))
+
+    @property
+    def directories(self) -> list[str]:
+        """The directories of all stages."""
+        single = [self.benchmarks, self.tokenizer, self.plan]
+        by_source = [self.documents, self.verdicts, self.duplicates, self.tokens, self.selection, *self.tables.values()]
+        return [stage.directory for stage in [*single, *(s for stages in by_source for s in stages.values())]]
 
     def _each(
         self,

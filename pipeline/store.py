@@ -163,6 +163,18 @@ class Store:
         with self.create(path) as file:
             file.write(data)
 
+    def write_new(self, path: str, data: bytes) -> bool:
+        """Write a small file that must not be there; tells whether this call made it.
+
+        Not for local disks. An object store is asked for a conditional write (``If-None-Match``).
+        """
+        with storage_errors(path):
+            try:
+                self._fs_root[0].pipe_file(self.full(path), data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
     def write_json(self, path: str, value: Any) -> None:
         """Write JSON with sorted keys, so that equal values are equal bytes. Names of files may be no UTF-8."""
         self.write(path, json.dumps(value, sort_keys=True, indent=1).encode())

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -65,6 +66,22 @@ def read_table(
                 yield from _read_lines(inflate(source, Meter(limits, source)), rows)
         except ContainerError as error:
             yield rows.found(None, {}, 0, error.reason)
+
+
+def column_names(stream: BinaryIO, limits: Limits) -> list[str]:
+    """The columns of a Parquet table, or the keys of the first 100 JSON objects; none where the file is damaged."""
+    import pyarrow.parquet as pq
+
+    source = Source(stream)
+    try:
+        if source.peek(4) == b"PAR1":
+            stream.seek(0)
+            return list(pq.ParquetFile(stream).schema_arrow.names)
+        lines = _lines(inflate(source, Meter(limits, source)), _LINE_PER_TEXT * limits.max_file_bytes)
+        objects = [json.loads(line) for _, line in islice(lines, 100) if line and line.strip()]
+        return sorted({key for row in objects if isinstance(row, dict) for key in row})
+    except (ContainerError, ValueError, OSError, RecursionError):
+        return []
 
 
 class _Rows:

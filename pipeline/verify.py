@@ -39,11 +39,17 @@ def write_index(store: Store, name: str, part: str, manifest: str, records: Sequ
     units = [[r.stage.role, r.stage.source, r.stage.fingerprint, r.unit] for r in records]
     digest = root_digest(records)
     store.write_json(f"{BUILDS}/{name}{part}.json", {"digest": digest, "manifest": manifest, "units": sorted(units)})
+    store.remove(f"{BUILDS}/{name}.started")
     if not part:
         for other in builds(store):
             if other.startswith(f"{name}."):
                 store.remove(f"{BUILDS}/{other}.json")
     return digest
+
+
+def write_started(store: Store, name: str, directories: Sequence[str]) -> None:
+    """Note the directories of a build that begins, so that ``gc`` leaves alone what it made if it is killed."""
+    store.write_json(f"{BUILDS}/{name}.started", sorted(directories))
 
 
 def read_index(store: Store, name: str) -> dict[str, Any]:
@@ -120,6 +126,8 @@ def conservation(records: Sequence[Record]) -> list[str]:
         said.append(_equal("documents", documents, "samples + dropped by a first reason", samples + dropped))
         tokens = sum(record.counts["tokens"] for record in by_role.get("tokens", []))
         left_out = sum(record.counts["dropped_tokens"] for record in by_role.get("selection", []))
+        selected = sum(file.rows for record in by_role.get("selection", []) for file in record.files)
+        said.append(_equal("samples", samples, "rows of selection", selected))
         planned = sum(record.counts.get("tokens", 0) for record in by_role["plan"])
         said.append(_equal("tokens", tokens, "planned + left out by selection", planned + left_out))
     return said
@@ -147,9 +155,12 @@ def unused(store: Store) -> list[tuple[str, int]]:
             if isinstance(entry, Record):
                 used.add(entry.stage.record_path(entry.unit))
                 used.update(file.path for file in entry.files)
-    kept_folders = (f"{BUILDS}/", "report/", "timings/")
+    kept_folders = [f"{BUILDS}/", "report/", "timings/"]
+    for path in store.files(BUILDS):
+        if path.endswith(".started"):
+            kept_folders += ["work/", *(f"{directory}/" for directory in store.read_json(path))]
     return [
         (path, store.size(path) or 0)
         for path in store.files()
-        if path not in used and path not in (LEASE, "lock.json") and not path.startswith(kept_folders)
+        if path not in used and path not in (LEASE, "lock.json") and not path.startswith(tuple(kept_folders))
     ]

@@ -48,7 +48,7 @@ MANIFEST: dict[str, Any] = {
         {"name": "web", "sources": ["pages"]},
         {"name": "language", "kinds": ["prose"]},
     ],
-    "tokenizer": {"train": {"vocabulary": 2000, "sample_bytes": 300_000}},
+    "tokenizer": {"train": {"vocabulary": 2000, "sample_bytes": 300_000}, "eos": "<｜end▁of▁sentence｜>"},
     "fim": {"components": ["code"], "max_tokens": 1024},
     "split": {"validation": 0.1},
     "mixture": {"weights": {"code": 6, "web": 1, "language": 3}, "max_tokens_per_origin": 200_000},
@@ -81,7 +81,7 @@ class Site:
 
     def write(self, manifest: dict[str, Any]) -> None:
         """Write the manifest."""
-        (self.folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+        (self.folder / "manifest.yaml").write_text(yaml.safe_dump(manifest, allow_unicode=True), "utf-8")
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a build."""

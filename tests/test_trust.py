@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.lease import Lease
+from pipeline.store import Store
 from tests.sites import CHECKOUT, MANIFEST, Site, children_of
 
 pytestmark = pytest.mark.slow
@@ -271,10 +273,12 @@ def test_a_users_mistake_is_one_message_without_a_traceback(site, tmp_path):
 
 def test_a_path_that_is_missing_stops_before_any_work(tmp_path):
     wrong = Site.make(tmp_path / "wrong")
-    shutil.rmtree(wrong.folder / "in" / "prose")
+    (wrong.folder / "in" / "prose").rename(wrong.folder / "in" / "proses")
     done = wrong.try_build()
     assert done.returncode == 2
-    assert "nothing matches" in done.stderr
+    assert "manifest.yaml:" in done.stderr
+    assert "sources.3.paths.0: nothing matches" in done.stderr
+    assert "did you mean" in done.stderr
     assert not (wrong.out / "documents").exists()
 
 
@@ -294,3 +298,34 @@ def test_a_part_of_a_build_stands_beside_the_whole_and_gc_keeps_both(site, copy)
     copy.headrace("gc", str(copy.out), "--yes")
     assert copy.build("--workers", "1") == site.digest
     assert [path.name for path in (copy.out / "builds").iterdir()] == ["small.json"]
+
+
+def test_gc_leaves_alone_what_a_killed_build_has_made(site, copy):
+    copy.write(MANIFEST | {"shards": {"text_bytes": 500_000, "row_group_bytes": 100_000}})
+    whole = set(copy.records("signatures"))
+    copy.kill_when(copy.start("--workers", "1"), lambda: len(copy.records("signatures")) > len(whole))
+    made = {role: copy.records(role) for role in ("documents", "signatures")}
+    assert copy.headrace("gc", str(copy.out), "--yes").returncode == 0
+    assert {role: copy.records(role) for role in made} == made
+
+
+def test_verify_takes_nothing_away_from_a_running_build(copy):
+    victim = sorted((copy.out / "tokens").glob("*/*.parquet"))[0]
+    victim.write_bytes(victim.read_bytes()[:-1])
+    records = copy.records("tokens")
+    with Lease(Store(str(copy.out))):
+        done = copy.headrace("verify", str(copy.out))
+    assert (done.returncode, "another build works" in done.stderr) == (2, True)
+    assert copy.records("tokens") == records
+
+
+def test_a_build_killed_in_deduplicate_does_not_go_on_with_edges_of_another_threshold(site, fresh, tmp_path):
+    fresh.kill_when(fresh.start("--workers", "1"), lambda: any((fresh.out / "work").glob("edges-*/*/*.json")))
+    strict = MANIFEST | {"deduplicate": {"threshold_percent": 95}}
+    fresh.write(strict)
+    try:
+        digest = fresh.build("--workers", "1")
+        again = Site(site.folder, tmp_path / "at-once")
+        assert again.build("--workers", "1") == digest != site.digest
+    finally:
+        fresh.write(MANIFEST)

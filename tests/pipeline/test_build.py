@@ -69,7 +69,7 @@ def test_a_build_goes_from_archives_to_a_plan_and_loses_no_row(make: Any) -> Non
         "benchmarks", "contamination", "documents", "duplicates", "language", "measures", "plan", "selection",
         "signatures", "tokenizer", "tokens", "verdicts",
     ]  # fmt: skip
-    assert len(conservation(records)) == 9
+    assert len(conservation(records)) == 10
     assert [d for record in records for d in check(build.store, record)] == []
     again = make()
     assert root_digest(again.run()) == root_digest(records)

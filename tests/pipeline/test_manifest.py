@@ -1,6 +1,11 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.build import Build
+from pipeline.engine import Engine
 from pipeline.manifest import ManifestError, load, parse
+from pipeline.store import Store
 
 MINIMAL = """\
 name: tiny
@@ -99,3 +104,50 @@ def test_a_tokenizer_is_given_or_trained_not_both():
 def test_a_manifest_that_is_missing_is_one_sentence(tmp_path):
     with pytest.raises(ManifestError, match="there is no such manifest"):
         load(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "languages: {drop: [Pyhton]}\n",
+            "drop names the language 'Pyhton', which does not exist; did you mean 'Python'?",
+        ),
+        ("languages: {keep_other: {Yaml: data}}\n", "did you mean 'YAML'?"),
+        ("languages: {keep_other: {Python: data}}\n", "which does not exist"),
+    ],
+)
+def test_a_language_that_does_not_exist_is_refused_with_the_nearest_name(text, said):
+    assert said in error_of(MINIMAL + text)
+
+
+def test_a_component_of_a_language_that_does_not_exist_is_refused():
+    assert "did you mean 'Python'?" in error_of(MINIMAL.replace("kinds: [code]", "languages: [Pyton]"))
+
+
+def test_what_a_path_lacks_is_told_with_file_line_key_and_the_nearest_name(tmp_path):
+    (tmp_path / "input").mkdir()
+    path = tmp_path / "tiny.yaml"
+    path.write_text(MINIMAL.replace("[in]", "[inptu]"))
+    build = Build(load(str(path)), Store(str(tmp_path / "out")), Engine())
+    with pytest.raises(ManifestError) as caught:
+        build.check()
+    expected = f"{path}:5: sources.0.paths.0: nothing matches {tmp_path}/inptu; did you mean {tmp_path}/input?"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_text_column_that_no_row_has_stops_before_any_work(tmp_path, name):
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"text": ["hello"], "id": ["1"]}), tmp_path / name)
+    else:
+        (tmp_path / name).write_text('{"text": "hello", "id": "1"}\n')
+    path = tmp_path / "tiny.yaml"
+    columns = f"kind: tables\n    columns: {{text: txet, id: id}}\n    paths: [{name}]"
+    path.write_text(MINIMAL.replace("kind: archives\n    paths: [in]", columns))
+    build = Build(load(str(path)), Store(str(tmp_path / "out")), Engine())
+    with pytest.raises(
+        ManifestError, match=rf"tiny.yaml:5: sources.0.columns.text: {name} has no column 'txet'; did you mean 'text'"
+    ):
+        build.check()
+    assert not (tmp_path / "out").exists()
