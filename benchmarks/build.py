@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
@@ -121,7 +121,6 @@ class _PlainBuild(Build):
         works: dict[str, Work],
         units: Sequence[Unit],
         done: Callable[[Unit], bool],
-        libraries: Iterable[str],
     ) -> None:
         work = PerSource(works, self.store)
         ordered = sorted(units, key=lambda u: (-int(u["size"]), str(u["unit"])))

@@ -50,19 +50,30 @@ def origin_of(name: str) -> str:
     Python names are normalised (lower case, runs of ``-_.`` to ``-``); npm's (``.tgz``) stay, as ``a.b`` and ``a-b``
     are two packages there. Architecture, build and Python tags go. A name without a version is its own release.
     """
+    return _release(name)[0]
+
+
+@lru_cache(maxsize=1024)
+def version_of(name: str) -> str:
+    """The version in the name of an archive or of an origin that :func:`origin_of` gave; empty where there is none."""
+    return _release(name)[1]
+
+
+def _release(name: str) -> tuple[str, str]:
     base = unquote(name.rsplit("/", 1)[-1])
     stem = _SUFFIX.sub("", base)
     if base.lower().endswith(".whl") and stem.count("-") >= 4:
         package, version = stem.split("-")[:2]
     elif base.lower().endswith(".deb") and stem.count("_") == 2:
-        return "-".join(stem.split("_")[:2])
+        package, version = stem.split("_")[:2]
+        return f"{package}-{version}", version
     elif match := _RELEASE.match(stem):
         package, version = match["name"], match["version"]
     else:
-        return stem
+        return stem, ""
     if base.lower().endswith(".tgz"):
-        return stem
-    return re.sub(r"[-_.]+", "-", package).lower() + "-" + version
+        return stem, version
+    return re.sub(r"[-_.]+", "-", package).lower() + "-" + version, version
 
 
 class _Unit:
@@ -71,6 +82,7 @@ class _Unit:
     def __init__(self, name: str, limits: Limits) -> None:
         self.name = name
         self.origin = origin_of(name)
+        self.version = version_of(name)
         self.limits = limits
         self.files = 0
         self.current = b""
@@ -98,7 +110,7 @@ class _Unit:
     def found(self, raw: bytes | None, reason: str | None, place: str = "") -> Found:
         member = self.current.decode("utf-8", "backslashreplace")
         locator = f"{self.name}!{member}{place}" if member else self.name
-        return Found(self.origin, self.path(self.current), locator, self.size, raw, reason)
+        return Found(self.origin, self.path(self.current), locator, self.size, raw, reason, self.version)
 
     def guard(self) -> str | None:
         return path_reason(self.path(self.current), self.limits) or (

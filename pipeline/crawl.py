@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
-from filters import html, notebooks, text
+from filters import html, licences, notebooks, text
 from pipeline import archives, common_crawl, github, tables
 from pipeline.found import Found
 from pipeline.inputs import GONE, CrawlUnit, Input
@@ -116,6 +116,7 @@ class _UnitWriter:
         self._rejects: list[dict[str, Any]] = []
         self._reasons: Counter[str] = Counter()
         self._origins: dict[tuple[str, str], list[int]] = {}
+        self._licences: dict[tuple[str, str], tuple[int, bytes, str]] = {}
 
     def add(self, found: Found, form: str) -> None:
         """Take one offered row: a document or a reject."""
@@ -132,9 +133,12 @@ class _UnitWriter:
             "origin": _display(found.origin),
             "path": found.path,
             "path_display": found.path.decode("utf-8", "replace"),
-            "revision": found.revision,
+            "revision": _display(found.revision),
             "locator": _display(found.locator),
         }
+        origin = (row["origin"], row["revision"] if form == "file" else "")
+        if found.raw is not None and isinstance(self._crawl.source, ArchiveSource):
+            self._note_licence(origin, found.path, found.raw)
         if body is None or body.text is None or sha is None:
             self._reasons[reason or "empty"] += 1
             self._rejects.append(
@@ -148,9 +152,9 @@ class _UnitWriter:
         row |= {"declared_language": found.fields.get("language", ""), "text_bytes": len(text_bytes)}
         row["id"] = document_id(row["source"], found.origin, found.path, sha)
         self._rows.append((row["id"], row, text_bytes))
-        origin = self._origins.setdefault((row["origin"], found.revision if form == "file" else ""), [0, 0])
-        origin[0] += 1
-        origin[1] += len(text_bytes)
+        totals = self._origins.setdefault(origin, [0, 0])
+        totals[0] += 1
+        totals[1] += len(text_bytes)
         self._documents += 1
         self._text_bytes += len(text_bytes)
         shards = self._crawl.shards
@@ -167,9 +171,10 @@ class _UnitWriter:
         """Write the origins, then the record. Rows offered = documents + rejects."""
         stage, store = self._crawl.stage, self._crawl.store
         origins = [
-            {"source": self._crawl.source.name, "origin": origin, "revision": revision, "licence": None}
+            {"source": self._crawl.source.name, "origin": origin[0], "revision": origin[1]}
+            | {"licence": self._licences[origin][-1] if origin in self._licences else None}
             | {"documents": documents, "text_bytes": size}
-            for (origin, revision), (documents, size) in sorted(self._origins.items())
+            for origin, (documents, size) in sorted(self._origins.items())
         ]
         origin_rows = pa.RecordBatch.from_pylist(origins, ORIGINS)
         written = store.write_table(stage.file(self._unit.name, ".origins.parquet"), ORIGINS, [origin_rows])
@@ -184,6 +189,12 @@ class _UnitWriter:
         counts["rejects"] = dict(sorted(self._reasons.items()))
         commit(store, Record(stage, self._unit.name, self._unit.digests, files, counts))
         return sum(self._shard_bytes)
+
+    def _note_licence(self, origin: tuple[str, str], path: bytes, raw: bytes) -> None:
+        """Of several files that tell a licence, the shortest path counts, then the least path and licence."""
+        if licence := licences.licence_of(path, raw):
+            told = (len(path), path, licence)
+            self._licences[origin] = min(self._licences.get(origin, told), told)
 
     def _write_rejects(self) -> None:
         self._rejects_writer.write(pa.RecordBatch.from_pylist(self._rejects, REJECTS))

@@ -23,7 +23,8 @@ class Found:
     """One offered row. ``raw`` is None when a guard rejected it before its bytes were read.
 
     ``origin`` is the canonical key of what it belongs to (package release, repository, registered domain);
-    ``path`` is a path inside the container or a URL, as bytes (names are not always UTF-8);
+    ``path`` is a path inside the container or a URL, as bytes (names are not always UTF-8), empty where a table row has
+    no name;
     ``locator`` leads back to the bytes: container name, then member or offset and length;
     ``charset`` is what the transport declared; ``fields`` are the mapped columns of a table row.
     """

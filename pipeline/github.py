@@ -21,6 +21,8 @@ _GIT = ("git", "-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-c", "co
 _NETWORK = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_HOSTED = re.compile(r"(https?|git|ssh)://(?:[^/]*@)?([^/]+)(/.*)?", re.DOTALL | re.IGNORECASE)
+_SHORT = re.compile(r"(?:[^/:@]+@)?([^/:@]{2,}):(?!:)(.*)", re.DOTALL)
 _BATCH = 256
 
 
@@ -33,8 +35,8 @@ def resolve(url_or_path: str, ref: str) -> str:
 
     Raises :class:`GitError`. A full id of a remote repository is returned as it is: fetching is what checks it.
     """
-    if "://" not in url_or_path or url_or_path.startswith("file://"):
-        return _resolve_local(Path(unquote(url_or_path.removeprefix("file://"))), ref)
+    if local := local_path(url_or_path):
+        return _resolve_local(local, ref)
     if _SHA.fullmatch(ref):
         return ref
     listing = _run([*_transport(url_or_path), "ls-remote", "--", url_or_path], f"list the references of {url_or_path}")
@@ -46,6 +48,48 @@ def resolve(url_or_path: str, ref: str) -> str:
         if form in refs:
             return refs.get(f"{form}^{{}}", refs[form])
     raise GitError(f"{url_or_path} has no branch or tag {ref!r}; it has {_some(refs)}")
+
+
+def local_path(url_or_path: str) -> Path | None:
+    """The folder that a path or a ``file://`` URL names; None for what lies elsewhere."""
+    if url_or_path.startswith("file://"):
+        return Path(unquote(url_or_path.removeprefix("file://")))
+    return None if "://" in url_or_path else Path(url_or_path)
+
+
+def hosted(url: str) -> str:
+    """The canonical form of the URL of a repository on a host; "" for a local path and for what no host is named in.
+
+    Credentials, a ``.git`` at the end and the capitals of the host go. What is fetched over SSH or git's own protocol
+    (``git@host:path`` too) is named as over https, without a port: the same repository whatever the transport.
+    """
+    if match := _HOSTED.fullmatch(url):
+        scheme, host, path = match[1].lower(), match[2].lower(), match[3] or ""
+        if scheme in ("git", "ssh"):
+            scheme, host = "https", re.sub(r":\d*$", "", host)
+    elif "://" not in url and (match := _SHORT.fullmatch(url)):
+        scheme, host, path = "https", match[1].lower(), match[2]
+    else:
+        return ""
+    return f"{scheme}://{host}/{path.strip('/').removesuffix('.git').strip('/')}".rstrip("/")
+
+
+def identity(repository: Path, commit: str) -> str:
+    """The origin of a local repository, equal for its clones in any folder.
+
+    The configured URL of its remote ``origin``, :func:`hosted`; without one ``root:`` and 16 hexadecimal digits of the
+    least commit without parents that ``commit`` comes from (of ``commit`` itself where the history is damaged); for an
+    empty repository the name of its folder. Raises :class:`GitError` where there is no git command.
+    """
+    configured = _call(["config", "-z", "--get-all", "remote.origin.url"], repository).stdout
+    if url := hosted(configured.split(b"\0")[0].decode("utf-8", "replace")):
+        return url
+    if not commit:
+        folder = repository.resolve()
+        return folder.name.removesuffix(".git") or folder.parent.name
+    listing = _call(["rev-list", "--max-parents=0", "--end-of-options", commit], repository)
+    roots = listing.stdout.decode("ascii", "replace").split() if listing.returncode == 0 else []
+    return f"root:{min(roots, default=commit)[:16]}"
 
 
 def fetch(url: str, commit: str, into: Path) -> None:

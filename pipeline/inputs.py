@@ -184,13 +184,12 @@ def _resolve(repository: GitRepository) -> str:
 
 
 def _repository(repository: GitRepository, lock: Lock, number: int) -> Input:
+    """A repository; its name is that of its origin, with a hash, as many repositories share a last segment."""
+    local = github.local_path(repository.url)
     try:
         commit = lock.commit(repository)
+        origin = github.identity(local, commit) if local else github.hosted(repository.url)
     except github.GitError as error:
         raise ManifestError(str(error), "repositories", number) from None
-    name = repository.url.rstrip("/").removesuffix(".git").rsplit("/", 1)[-1]
-    is_remote = "://" in repository.url and not repository.url.startswith("file://")
-    origin = repository.url.removesuffix(".git") if is_remote else name
-    if is_remote:
-        name += f"-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
-    return Input(name, commit, origin, repository.url.removeprefix("file://"), 0)
+    name = f"{origin.rsplit('/', 1)[-1][:64]}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
+    return Input(name, commit, origin, str(local or repository.url), 0)

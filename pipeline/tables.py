@@ -47,8 +47,8 @@ def read_table(
 ) -> Iterator[Found]:
     """Offer every row in the order of the table; a row number counts all rows from 0, and all lines but empty ones.
 
-    The path is the URL, else the id, else ``row/000000123``; ``raw`` is the text in UTF-8 (Parquet: as stored), the
-    locator ``name!row/000000123``. A row without text or a line that is no JSON object is a ``broken_record``, a lone
+    The path is the URL, else the id, else empty: equal rows that nothing names are one document. ``raw`` is the text in
+    UTF-8 (Parquet: as stored), the locator ``name!row/000000123``. A row without text or a line that is no JSON object is a ``broken_record``, a lone
     surrogate or a line that is no UTF-8 ``undecodable``; a line above four times ``max_file_bytes`` is ``too_large``
     and never held in memory. Raises :class:`TableError` before the first row where Parquet lacks a mapped column.
     """
@@ -94,13 +94,12 @@ class _Rows:
         self.bytes = 0
 
     def found(self, raw: bytes | None, fields: dict[str, str], size: int, reason: str | None) -> Found:
-        row = f"row/{self.number:09d}"
+        locator = f"{self.name}!row/{self.number:09d}"
         self.number += 1
         url = fields.get("url", "")
-        path = url or fields.get("id") or row
+        path = url or fields.get("id", "")
         origin = fields.get("origin") or (registered_domain(url.encode()) if url else "") or self.name
-        locator, revision = f"{self.name}!{row}", fields.get("date", "")
-        return Found(origin, path.encode(), locator, size, raw, reason, revision, fields=fields)
+        return Found(origin, path.encode(), locator, size, raw, reason, fields.get("date", ""), fields=fields)
 
     def row(self, text: bytes | None, values: Mapping[str, Any]) -> Found:
         """One row: its text in UTF-8, or None where it has none, and the values of the mapped columns by field."""
