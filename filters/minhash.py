@@ -20,8 +20,8 @@ from filters.words import BUFFER, buffers, tokenise
 SIDECAR_BITS = 8
 _LARGEST = np.uint32(2**32 - 1)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1, _MIX_2, _MIX_3 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0xD6E8FEB86659FD93)
-_ZERO, _S29, _S32 = np.uint64(0), np.uint64(29), np.uint64(32)
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S29, _S32 = np.uint64(29), np.uint64(32)
 _FMIX_1, _FMIX_2 = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
 _S13, _S16 = np.uint32(13), np.uint32(16)
 
@@ -60,16 +60,13 @@ class MinHashParameters(BaseModel):
 
 
 class Signatures(NamedTuple):
-    """Of n documents: number of words, digest of the word sequence, and the signature.
+    """Of n documents: number of words, and the signature.
 
-    ``words`` u32[n]; ``sequence`` u64[n, 2], equal for documents that differ only in case and in what separates
-    words (the key of exact duplicates, not proof against forged ones); ``signature`` u32[n, K], to be reduced by
-    :func:`sidecar` and :func:`band_keys` and let go. A document without words has the largest value everywhere: mask it
-    by ``words == 0``, as it resembles nothing.
+    ``words`` u32[n]; ``signature`` u32[n, K], to be reduced by :func:`sidecar` and :func:`band_keys` and let go. A
+    document without words has the largest value everywhere: mask it by ``words == 0``, as it resembles nothing.
     """
 
     words: NDArray[np.uint32]
-    sequence: NDArray[np.uint64]
     signature: NDArray[np.uint32]
 
 
@@ -81,10 +78,9 @@ def sign(text: pa.LargeStringArray, parameters: MinHashParameters) -> Signatures
     data, offsets = buffers(text)
     a, b = permutations(parameters)
     words = np.zeros(len(text), np.uint32)
-    sequence = np.zeros((len(text), 2), np.uint64)
     signature = np.full((len(text), parameters.permutations), _LARGEST, np.uint32)
-    _sign(data, offsets, a, b, parameters.shingle, words, sequence, signature)
-    return Signatures(words, sequence, signature)
+    _sign(data, offsets, a, b, parameters.shingle, words, signature)
+    return Signatures(words, signature)
 
 
 def sidecar(signature: NDArray[np.uint32]) -> NDArray[np.uint8]:
@@ -117,7 +113,7 @@ def permutations(parameters: MinHashParameters) -> tuple[NDArray[np.uint32], NDA
 
 
 @njit(cache=True, nogil=True)
-def _sign(data, offsets, a, b, shingle, words, sequence, signature):  # type: ignore[no-untyped-def]
+def _sign(data, offsets, a, b, shingle, words, signature):  # type: ignore[no-untyped-def]
     hashes = np.empty(BUFFER, np.uint64)
     starts = np.empty(BUFFER, np.int64)
     stops = np.empty(BUFFER, np.int64)
@@ -128,7 +124,6 @@ def _sign(data, offsets, a, b, shingle, words, sequence, signature):  # type: ig
         total = carried = 0
         while position < end:
             filled, position = tokenise(data, position, end, hashes, starts, stops, carried)
-            _digest(hashes, carried, filled, total, sequence[document])
             total += filled - carried
             count = filled - shingle + 1
             if count > 0:
@@ -141,19 +136,6 @@ def _sign(data, offsets, a, b, shingle, words, sequence, signature):  # type: ig
             _shingle(hashes, 1, total, polynomial, shingles)
             _permute(shingles, 1, a, b, signature[document])
         words[document] = total
-
-
-@njit(cache=True, nogil=True)
-def _digest(hashes, start, stop, total, digest):  # type: ignore[no-untyped-def]
-    """Add words to a digest: a sum of values that mix hash and position, so that the loop runs in vectors."""
-    first = second = _ZERO
-    for i in range(start, stop):
-        x = (hashes[i] ^ (np.uint64(total + i - start) * _BASE)) * _MIX_1
-        x ^= x >> _S32
-        first += x * _MIX_2
-        second += (x ^ (x >> _S29)) * _MIX_3
-    digest[0] += first
-    digest[1] += second
 
 
 @njit(cache=True, nogil=True)

@@ -62,11 +62,6 @@ _UNSPACED = (
 )
 """Blocks of the scripts that put no space between words (Unicode 15, Blocks.txt)."""
 
-_LFS_POINTER = re.compile(
-    rb"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n"
-    rb"(?:ext-\d-[^\n ]+ sha256:[0-9a-f]{64}\n)*oid sha256:[0-9a-f]{64}\nsize \d+\n?"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
@@ -101,11 +96,6 @@ def decode(raw: bytes, declared: str = "") -> Decoded:
         or _strictly(raw, _detected(raw))
         or Decoded(None, "", "undecodable")
     )
-
-
-def is_lfs_pointer(raw: bytes) -> bool:
-    """Whether the file is a Git LFS pointer instead of the content (git-lfs, docs/spec.md: under 1,024 bytes)."""
-    return len(raw) < 1024 and _LFS_POINTER.fullmatch(raw) is not None
 
 
 @cache

@@ -43,7 +43,6 @@ def content_reason(raw: bytes) -> str | None:
     return "lfs_pointer" if len(raw) < 1024 and raw.startswith(_LFS) else None
 
 
-@lru_cache(maxsize=1024)
 def origin_of(name: str) -> str:
     """The package release that an archive's file name stands for, equal for the sdist and every wheel of a release.
 
@@ -53,12 +52,12 @@ def origin_of(name: str) -> str:
     return _release(name)[0]
 
 
-@lru_cache(maxsize=1024)
 def version_of(name: str) -> str:
     """The version in the name of an archive or of an origin that :func:`origin_of` gave; empty where there is none."""
     return _release(name)[1]
 
 
+@lru_cache(maxsize=1024)
 def _release(name: str) -> tuple[str, str]:
     base = unquote(name.rsplit("/", 1)[-1])
     stem = _SUFFIX.sub("", base)

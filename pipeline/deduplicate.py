@@ -110,12 +110,8 @@ def deduplicate(
     engine: Engine,
 ) -> list[Record]:
     """Find duplicates over the whole build and write a table beside every shard."""
-    made_of: list[Any] = [stage.fingerprint for stage in stages.values()]
-    made_of += [
-        [s.source, s.name, s.digest, s.tables["signatures"].digest, v.digest]
-        for s, v in zip(shards, verdicts, strict=True)
-    ]
-    inputs = {"all": hashlib.sha256(orjson.dumps(made_of)).hexdigest()}
+    signed = [(s.source, s.name, s.digest, s.tables["signatures"].digest) for s in shards]
+    inputs = inputs_of(stages, [(*s, v.digest) for s, v in zip(signed, verdicts, strict=True)])
     known = [find(store, stages[shard.source], shard.name, inputs) for shard in shards]
     if all(record is not None for record in known):
         return [record for record in known if record is not None]
@@ -134,6 +130,12 @@ def deduplicate(
             commit(store, Record(stage, shard.name, inputs, (written,), {"duplicates": dict(sorted(counts.items()))}))
         )
     return records
+
+
+def inputs_of(stages: Mapping[str, Stage], shards: Sequence[tuple[str | None, ...]]) -> dict[str, str]:
+    """The inputs of every unit: the whole build. Of each shard source, name and the digests of its tables."""
+    made_of = [[stage.fingerprint for stage in stages.values()], *shards]
+    return {"all": hashlib.sha256(orjson.dumps(made_of)).hexdigest()}
 
 
 @dataclass(frozen=True)

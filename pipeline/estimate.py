@@ -15,9 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from pipeline import annotate, judge
+from pipeline import annotate, deduplicate, judge
 from pipeline.figures import shards as shards_of
 from pipeline.inputs import CrawlUnit
 from pipeline.judge import Shard
@@ -298,11 +296,9 @@ class _Survey:
     def _duplicates(self) -> Line:
         line, inputs = Line("duplicates"), None
         if self._have("signatures", "verdicts"):
-            made_of = [
-                [p.source, p.name, p.digest, p.records["signatures"].digest, p.records["verdicts"].digest]
-                for p in self._parts
-            ]
-            inputs = {"all": hashlib.sha256(orjson.dumps(made_of)).hexdigest()}
+            tables = ("signatures", "verdicts")
+            shards = [(p.source, p.name, p.digest, *(p.records[t].digest for t in tables)) for p in self._parts]
+            inputs = deduplicate.inputs_of(self._stages.duplicates, shards)
         for part in self._parts:
             self._small("duplicates", part, self._stages.duplicates[part.source], inputs, line)
         return line

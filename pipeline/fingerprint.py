@@ -17,6 +17,8 @@ from typing import Any
 import orjson
 
 OURS = ("pipeline", "filters", "languages")
+_BY_VALUE = frozenset({"pipeline.manifest"})
+"""The manifest's models: what they hold enters by its value, so that a new key elsewhere renames nothing."""
 
 
 def fingerprint(
@@ -68,7 +70,7 @@ def _closure(module: str) -> frozenset[Path]:
     seen = set()
     while waiting:
         name = waiting.pop()
-        if name in seen:
+        if name in seen or name in _BY_VALUE:
             continue
         seen.add(name)
         path = _source_of(name)

@@ -88,7 +88,7 @@ class Lease:
         holder = self._holder()
         if holder and _is_fresh(holder) and not _is_dead(holder):
             raise self._taken(holder)
-        if holder:
+        if self._store.exists(LEASE):
             self._store.remove(LEASE)
         if not self._store.write_new(LEASE, self._content()):
             raise self._taken(self._holder())

@@ -47,10 +47,11 @@ def read_table(
 ) -> Iterator[Found]:
     """Offer every row in the order of the table; a row number counts all rows from 0, and all lines but empty ones.
 
-    The path is the URL, else the id, else empty: equal rows that nothing names are one document. ``raw`` is the text in
-    UTF-8 (Parquet: as stored), the locator ``name!row/000000123``. A row without text or a line that is no JSON object is a ``broken_record``, a lone
-    surrogate or a line that is no UTF-8 ``undecodable``; a line above four times ``max_file_bytes`` is ``too_large``
-    and never held in memory. Raises :class:`TableError` before the first row where Parquet lacks a mapped column.
+    The path is the URL, else the id, else empty, so that equal rows without a name are one document; ``raw`` is the
+    text in UTF-8 (Parquet: as stored), the locator ``name!row/000000123``. A row without text or a line that is no JSON
+    object is a ``broken_record``, a lone surrogate or a line that is no UTF-8 ``undecodable``; a line above four times
+    ``max_file_bytes`` is ``too_large`` and never held in memory. Raises :class:`TableError` before the first row where
+    Parquet lacks a mapped column.
     """
     with ExitStack() as stack:
         if isinstance(path_or_stream, str | Path):

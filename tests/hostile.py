@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import zstandard
 
 from tests.hostile_archives import LONG_LINE, Expected, files, long_line, tars, write, zips
-from tests.hostile_texts import BOS, DOCUMENT, EOS, OK, SENTINELS, SPECIALS, html, noise, pages
+from tests.hostile_texts import BOS, DOCUMENT, EOS, OK, SENTINELS, SPECIALS, html_page, noise, pages
 
 __all__ = ["BOS", "DOCUMENT", "EOS", "SENTINELS", "SPECIALS", "Row", "make"]
 
 
 class Row(NamedTuple):
-    """One offered row and its outcome; ``container`` is the file or repository it comes from."""
+    """One offered row and its outcome; ``container`` is the file or the repository's origin that it comes from."""
 
     source: str
     container: str
@@ -92,8 +92,9 @@ def repositories(folder: Path) -> Expected:
     loose.write_bytes(loose.read_bytes()[:-6] + b"broken")
     inner = ("100644", "blob", blob(broken, OK + b"broken = 1\n"), b"a.py")
     _commit(broken, tree(broken, [inner, ("040000", "tree", absent, b"gone")]))
+    origins = [f"root:{_git(place, 'rev-parse', 'main')[:16]}" for place in (good, broken)]
     return {
-        "repository": [
+        origins[0]: [
             (b"absent.py", "missing_object"),
             (b"caf\xe9.py", DOCUMENT),
             (b"damaged.py", "broken_record"),
@@ -105,7 +106,7 @@ def repositories(folder: Path) -> Expected:
             (b"noise.py", "binary"),
             (b"zeros.py", "too_large"),
         ],
-        "broken": [(b"a.py", DOCUMENT), (b"", "missing_object")],
+        origins[1]: [(b"a.py", DOCUMENT), (b"", "missing_object")],
     }
 
 
@@ -134,15 +135,15 @@ def warcs(folder: Path) -> Expected:
         b"http://[::1/": DOCUMENT,
         b"": "broken_record",
     }
-    records += [page(url, html(b"odd " + url)) for url in odd]
-    records.append(page(b"http://a.org/date", html(b"date"), more=b"WARC-Date: \xff\xfe\xed\xa0\x80\r\n"))
+    records += [page(url, html_page(b"odd " + url)) for url in odd]
+    records.append(page(b"http://a.org/date", html_page(b"date"), more=b"WARC-Date: \xff\xfe\xed\xa0\x80\r\n"))
     rows += [*odd.items(), (b"http://a.org/date", DOCUMENT)]
     for header in (b"X: y\r\n" * 20_000, b"Content-Type: " + b"t" * 100_000):
         between = b"http://hostile.example.org/%d" % len(header)
-        records += [page(b"http://a.org/head", html(b"head"), header.strip()), page(between, html(between))]
+        records += [page(b"http://a.org/head", html_page(b"head"), header.strip()), page(between, html_page(between))]
         rows += [(b"", "broken_record"), (between, DOCUMENT)]
     (folder / "pages.warc.gz").write_bytes(b"".join(gzip.compress(record, mtime=0) for record in records))
-    first, second, third = (page(b"http://%s.org/" % name, html(name * 9)) for name in (b"one", b"two", b"three"))
+    first, second, third = (page(b"http://%s.org/" % name, html_page(name * 9)) for name in (b"one", b"two", b"three"))
     lengths = [(b"-5", "negative"), (b"9" * 30, "giant"), (b"many", "word")]
     damaged = gzip.compress(second, mtime=0)
     middle = gzip.compress(first, mtime=0) + damaged[:40] + b"corrupt" + damaged[47:] + gzip.compress(third, mtime=0)
@@ -164,7 +165,7 @@ def warcs(folder: Path) -> Expected:
         "noise.warc.gz": [(b"", "unsupported")],
     }
     for length, name in lengths:
-        forged = page(b"http://forged.org/", html(b"forged"), length=length)
+        forged = page(b"http://forged.org/", html_page(b"forged"), length=length)
         (folder / f"{name}.warc").write_bytes(first + forged + third)
         expected[f"{name}.warc"] = [one, (b"http://forged.org/", "status"), (b"", "broken_record"), three]
     return expected
@@ -206,7 +207,7 @@ def tables(folder: Path) -> Expected:
         (json.dumps({"text": " ".join(SPECIALS), "url": "http://f.org/"}).encode(), (b"http://f.org/", DOCUMENT)),
     ]
     (folder / "lines.jsonl").write_bytes(b"\n".join(line for line, _ in lines) + b"\n")
-    rows = [(path or b"row/%09d" % number, outcome) for number, (_, (path, outcome)) in enumerate(lines)]
+    rows = [row for _, row in lines]
     table = pa.table({"text": ["fine too", None, "\0"], "url": ["http://g.org/", "http://h.org/", "http://i.org/"]})
     out = io.BytesIO()
     pq.write_table(table, out)
@@ -217,12 +218,12 @@ def tables(folder: Path) -> Expected:
             whole,
             [(b"http://g.org/", DOCUMENT), (b"http://h.org/", "broken_record"), (b"http://i.org/", "binary")],
         ),
-        "cut.parquet": (whole[:-20], [(b"row/000000000", "broken_container")]),
-        "footer.parquet": (whole[:-8] + b"\xff\xff\xff\x7fPAR1", [(b"row/000000000", "broken_container")]),
-        "zeros.jsonl.gz": (gzip.compress(bytes(64 << 20), mtime=0), [(b"row/000000000", "ratio")]),
-        "cut.jsonl.zst": (cut[: len(cut) // 2], [(b"row/000000000", "truncated")]),
+        "cut.parquet": (whole[:-20], [(b"", "broken_container")]),
+        "footer.parquet": (whole[:-8] + b"\xff\xff\xff\x7fPAR1", [(b"", "broken_container")]),
+        "zeros.jsonl.gz": (gzip.compress(bytes(64 << 20), mtime=0), [(b"", "ratio")]),
+        "cut.jsonl.zst": (cut[: len(cut) // 2], [(b"", "truncated")]),
         "empty.jsonl": (b"", []),
         "newlines.jsonl": (b"\n" * 100_000, []),
-        "noise.jsonl": (b"\x1f\x8b" + noise(5000), [(b"row/000000000", "broken_container")]),
+        "noise.jsonl": (b"\x1f\x8b" + noise(5000), [(b"", "broken_container")]),
     }
     return {"lines.jsonl": rows} | write(folder, made)

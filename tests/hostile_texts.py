@@ -101,7 +101,7 @@ def pages() -> dict[bytes, tuple[Any, ...]]:
         b"attributes": b"<p " + attributes + b">the text behind attributes",
         b"formatting": formatting,
         b"surrogates": b"<p>lone &#xD800; and &#55296; and \xed\xa0\x80 and &#0; and &#x110000; surrogates</p>" * 20,
-        b"late_nul": html(b"nul") * 200 + b"<pre>\0007\0 a\0</pre>",
+        b"late_nul": html_page(b"nul") * 200 + b"<pre>\0007\0 a\0</pre>",
         b"line": b"<p>" + b"".join(b"word%d of one line " % i for i in range(300_000)),
         b"pre": b"<pre>" + b"".join(b"code%d of one line " % i for i in range(100_000)) + b"</pre>",
         b"pres": b"<pre><code>x = 1" * 20_000,
@@ -120,15 +120,15 @@ def pages() -> dict[bytes, tuple[Any, ...]]:
     made[b"empty"] = (b"", html, "empty")
     made[b"script"] = (b"<script>" * count, html, "empty")
     made[b"bomb"] = (gzip.compress(bytes(32 << 20), mtime=0), zipped, "too_large")
-    made[b"gzip"] = (gzip.compress(html(b"gzip"), mtime=0)[:-20], zipped, "truncated")
-    made[b"plain"] = (html(b"no gzip"), zipped, DOCUMENT)
+    made[b"gzip"] = (gzip.compress(html_page(b"gzip"), mtime=0)[:-20], zipped, "truncated")
+    made[b"plain"] = (html_page(b"no gzip"), zipped, DOCUMENT)
     made[b"large"] = (b"a" * 8_100_000, html, "too_large")
-    made[b"type"] = (html(b"type"), b"Content-Type: text/" + b"t" * 5000, "content_type")
-    made[b"charset"] = (html(b"charset"), html + b'; charset="\xff\0' + b"x" * 5000 + b'"', DOCUMENT)
-    made[b"chunks"] = (b"fffffff\r\n" + html(b"chunks"), html + b"\r\nTransfer-Encoding: chunked", DOCUMENT)
-    made[b"headers"] = (html(b"headers"), html + b"\r\nX: y" * 500, DOCUMENT)
+    made[b"type"] = (html_page(b"type"), b"Content-Type: text/" + b"t" * 5000, "content_type")
+    made[b"charset"] = (html_page(b"charset"), html + b'; charset="\xff\0' + b"x" * 5000 + b'"', DOCUMENT)
+    made[b"chunks"] = (b"fffffff\r\n" + html_page(b"chunks"), html + b"\r\nTransfer-Encoding: chunked", DOCUMENT)
+    made[b"headers"] = (html_page(b"headers"), html + b"\r\nX: y" * 500, DOCUMENT)
     return made
 
 
-def html(text: bytes) -> bytes:
+def html_page(text: bytes) -> bytes:
     return b"<html><body><p>A page of " + text + b" with the words to be kept</p></body></html>"

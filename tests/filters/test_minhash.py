@@ -88,24 +88,8 @@ def test_a_slice_is_signed_as_its_own_rows() -> None:
     whole = minhash.sign(array(*texts), PARAMETERS)
     part = minhash.sign(array(*texts)[1:3], PARAMETERS)
     np.testing.assert_array_equal(whole.words[1:3], part.words)
-    np.testing.assert_array_equal(whole.sequence[1:3], part.sequence)
     np.testing.assert_array_equal(whole.signature[1:3], part.signature)
     assert len(minhash.sign(array(), PARAMETERS).signature) == 0
-
-
-def test_the_sequence_is_equal_for_equal_words_and_differs_by_word_order_and_number() -> None:
-    texts = ["Foo(bar, 1)", "foo bar\n1", "bar foo 1", "foo bar", "foo bar 1 1", ""]
-    keys = [row.tobytes() for row in minhash.sign(array(*texts), PARAMETERS).sequence]
-    assert keys[0] == keys[1]
-    assert len(set(keys)) == 5
-
-
-def test_the_sequence_does_not_depend_on_the_buffer() -> None:
-    text = " ".join(str(i) for i in range(20_000))
-    rows = minhash.sign(array(text, text + " ", text + " 1", text.replace("15000", "15001")), PARAMETERS).sequence
-    assert (rows[0] == rows[1]).all()
-    assert (rows[0] != rows[2]).all()
-    assert (rows[0] != rows[3]).all()
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])

@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.text import ALPHABETIC, SPACE, UNSPACED, code_point_classes, decode, is_lfs_pointer
-
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + b"\nsize 12345\n"
+from filters.text import ALPHABETIC, SPACE, UNSPACED, code_point_classes, decode
 
 
 @pytest.mark.parametrize(
@@ -110,15 +108,6 @@ def test_encoded_surrogates_never_come_out():
     assert text is None or text.encode("utf-8")
     assert decode(codecs.BOM_UTF8 + b"\xed\xa0\x80").reason == "undecodable"
     assert decode(codecs.BOM_UTF32_LE + b"\x00\xd8\x00\x00").reason == "undecodable"
-
-
-def test_a_git_lfs_pointer_is_told_from_a_text_about_one():
-    assert is_lfs_pointer(POINTER)
-    assert is_lfs_pointer(POINTER.rstrip(b"\n"))
-    assert not is_lfs_pointer(b"See: " + POINTER)
-    assert not is_lfs_pointer(POINTER + b"\nmore\n")
-    assert not is_lfs_pointer(POINTER.replace(b"size 12345", b"size many"))
-    assert not is_lfs_pointer(b"")
 
 
 def test_the_classes_of_all_code_points_agree_with_python():

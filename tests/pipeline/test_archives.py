@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.archives import origin_of, read_archive
+from pipeline.archives import origin_of, read_archive, version_of
 from pipeline.found import Found, Limits
 from tests.inputs import package
 
@@ -133,6 +133,34 @@ def test_the_directory_that_repeats_the_release_goes_and_others_stay():
 )
 def test_the_origin_is_the_release_whatever_the_kind_of_file(name, origin):
     assert origin_of(name) == origin
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("numpy-2.1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "2.1.0"),
+        ("https://example.org/some/numpy-2.1.0.tar.gz", "2.1.0"),
+        ("foo-1.0-1build-py3-none-any.whl", "1.0"),
+        ("react-18.0.0-rc.1.tgz", "18.0.0-rc.1"),
+        ("bash_5.2.15-2%2bb7_amd64.deb", "5.2.15-2+b7"),
+        ("python3-six_3-4_all.deb", "3-4"),
+        ("tool-v2.0.zip", "v2.0"),
+        ("corpus.zip", ""),
+        ("", ""),
+    ],
+)
+def test_the_revision_is_the_version_in_the_name_of_the_release(name, version):
+    assert version_of(name) == version
+    assert {found.revision for found in read(tar(TWO), name)} == {version}
+
+
+@given(
+    st.from_regex(r"[a-z]{1,9}(-[a-z]{1,9})?", fullmatch=True),
+    st.from_regex(r"\d{1,3}(\.\d{1,3}){1,3}", fullmatch=True),
+)
+def test_an_origin_tells_the_version_of_its_release(package, version):
+    for name in (f"{package}-{version}.tar.gz", f"{package}-{version}.tgz", f"{package}-{version}.zip"):
+        assert version_of(name) == version == version_of(origin_of(name))
 
 
 def test_links_and_special_files_are_rejects_and_directories_are_no_rows():

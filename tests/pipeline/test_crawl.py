@@ -219,6 +219,64 @@ def test_origins_hold_what_a_unit_found_of_each(real: Any) -> None:
         assert (row["documents"], row["text_bytes"]) == (record.counts["documents"], sum(record.counts["text_bytes"]))
 
 
+def test_the_revision_and_the_licence_of_a_real_release_are_those_that_it_tells(real: Any) -> None:
+    store, _, records = real
+    rows = [row for record in records for row in store.read_table(record.files[-1].path).to_pylist()]
+    assert [(row["origin"], row["revision"], row["licence"]) for row in rows] == [
+        ("click-8.1.7", "8.1.7", "BSD-3-Clause"),
+        ("robotframework-7.5", "7.5", "Apache License 2.0"),
+    ]
+    for record, row in zip(records, rows, strict=True):
+        for shard in documents_of(store, record):
+            assert set(shard.column("revision").to_pylist()) == {row["revision"]}
+
+
+def test_of_several_licences_of_a_release_that_of_the_shortest_path_counts_in_any_order(tmp_path: Any) -> None:
+    told = {"PKG-INFO": b"License: MIT\n", "x-1.0.dist-info/METADATA": b"License: BSD\n"}
+    other = {"a.py": b"x", "package.json": b'{"license": "ISC"}'}
+    for number, names in enumerate((("x-1.0.zip", "x-1.0-py3-none-any.whl"), ("x-1.0-py3-none-any.whl", "x-1.0.zip"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        paths = [zip_of(folder / name, files) for name, files in zip(names, (told, other), strict=True)]
+        store = Store(str(folder / "out"))
+        (record,) = crawled(store, archives(*paths, buckets=1))
+        (row,) = store.read_table(record.files[-1].path).to_pylist()
+        assert (row["origin"], row["revision"], row["licence"]) == ("x-1.0", "1.0", "MIT")
+
+
+def test_a_release_that_tells_nothing_and_a_source_that_is_no_archive_have_no_licence(
+    store: Any, tmp_path: Any
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "License: MIT", "id": "PKG-INFO"}\n')
+    columns = TableColumns(text="text", id="id")
+    rows = TableSource(name="rows", kind="tables", paths=(str(tmp_path / "rows.jsonl"),), columns=columns)
+    silent = archives(zip_of(tmp_path / "a-1.0.zip", {"a.py": b"x", "vendor/package.json": b'{"license": "MIT"}'}))
+    for source in (rows, silent):
+        (record,) = crawled(store, source)
+        assert store.read_table(record.files[-1].path).column("licence").to_pylist() == [None]
+
+
+def test_equal_rows_that_nothing_names_have_one_id_wherever_they_stand(store: Any, tmp_path: Any) -> None:
+    texts = ["same", "other", "same"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    source = TableSource(
+        name="rows", kind="tables", paths=(str(tmp_path / "rows.jsonl"),), columns=TableColumns(text="text")
+    )
+    (record,) = crawled(store, source)
+    (table,) = documents_of(store, record)
+    assert set(table.column("path").to_pylist()) == {b""}
+    assert set(table.column("path_display").to_pylist()) == {""}
+    ids = {(row["text"], row["id"]) for row in table.to_pylist()}
+    assert len(ids) == 2
+    assert len(set(table.column("locator").to_pylist())) == 3
+
+
+def test_a_version_that_is_not_utf8_is_valid_text_in_its_column(store: Any, tmp_path: Any) -> None:
+    path = zip_of(tmp_path / b"a-1.0\xe9.zip".decode("utf-8", "surrogateescape"), {"a.py": b"x"})
+    (record,) = crawled(store, archives(path))
+    assert documents_of(store, record)[0].column("revision").to_pylist() == ["1.0\ufffd"]
+
+
 def test_a_unit_crawled_again_is_the_same_record(real: Any, tmp_path: Any) -> None:
     _, wheels, records = real
     again = crawled(Store(str(tmp_path)), archives(*wheels), Shards(text_bytes=200_000, row_group_bytes=50_000))

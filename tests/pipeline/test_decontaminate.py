@@ -98,8 +98,9 @@ def test_a_broken_gzip_is_a_message(tmp_path: Any, data: Any) -> None:
 
 
 def test_a_missing_file_is_a_message_before_any_work(tmp_path: Any) -> None:
-    with pytest.raises(ManifestError, match=f"decontaminate.benchmarks: mine: no file {tmp_path}/none"):
+    with pytest.raises(ManifestError, match=f"no file {tmp_path}/none") as caught:
         digest(Decontamination(benchmarks=(Benchmark(name="mine", path=f"{tmp_path}/none"),)))
+    assert caught.value.key == ("decontaminate", "benchmarks", 0, "path")
 
 
 def test_the_digest_sees_content_name_and_fields_and_not_the_place(tmp_path: Any) -> None:

@@ -6,10 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.crawl import Crawl
 from pipeline.found import Found, Limits
-from pipeline.github import GitError, fetch, read_git, resolve
+from pipeline.github import GitError, fetch, hosted, identity, local_path, read_git, resolve
 from pipeline.inputs import GONE, Lock, crawl_units
 from pipeline.manifest import GitRepository, GitSource, ManifestError, Shards
 from pipeline.records import Stage, read_record
@@ -336,6 +338,78 @@ def test_leaving_early_leaves_no_process(repository):
     found.close()
     children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "comm="], capture_output=True, text=True).stdout
     assert "git" not in children.split()
+
+
+@pytest.mark.parametrize(
+    ("url", "canonical"),
+    [
+        ("https://example.org/a/tool.git", "https://example.org/a/tool"),
+        ("https://Example.ORG/A/Tool/", "https://example.org/A/Tool"),
+        ("https://user:to@ken@example.org/a/tool", "https://example.org/a/tool"),
+        ("https://token@example.org:8443/a/tool.git/", "https://example.org:8443/a/tool"),
+        ("http://127.0.0.1:80/project/.git", "http://127.0.0.1:80/project"),
+        ("ssh://git@example.org:2222/a/tool.git", "https://example.org/a/tool"),
+        ("git://example.org/a/tool", "https://example.org/a/tool"),
+        ("git@example.org:a/tool.git", "https://example.org/a/tool"),
+        ("example.org:/a/tool", "https://example.org/a/tool"),
+        ("https://example.org", "https://example.org"),
+        ("https://[::1/x", "https://[::1/x"),
+        *((url, "") for url in ("", "/a/tool.git", "../tool", "./a:b", "C:\\tool", "file:///a/tool", "ext::sh -c id")),
+    ],
+)
+def test_the_url_of_a_repository_has_one_form_without_credentials_and_a_path_has_none(url, canonical):
+    assert hosted(url) == canonical
+    assert hosted(canonical) == canonical
+
+
+@given(st.text(max_size=40))
+def test_the_form_of_any_url_is_final(url):
+    assert hosted(hosted(url)) == hosted(url)
+
+
+def test_a_path_is_local_as_it_is_and_a_file_url_unquoted():
+    assert local_path("/a%20b") == Path("/a%20b")
+    assert local_path("file:///a%20b") == Path("/a b")
+    assert local_path("https://example.org/a") is None
+
+
+def test_a_repository_is_known_by_its_remote_else_by_its_least_root_and_never_by_its_folder(repository, tmp_path):
+    commit = git(repository, "rev-parse", "HEAD")
+    root = git(repository, "rev-parse", "v1^{commit}")
+    assert identity(repository, commit) == f"root:{root[:16]}"
+    git(tmp_path, "clone", "-q", "--bare", str(repository), "other name.git")
+    copy = tmp_path / "other name.git"
+    assert git(copy, "config", "remote.origin.url") == str(repository)
+    assert identity(copy, commit) == f"root:{root[:16]}"
+    git(copy, "config", "remote.origin.url", "https://me:secret@example.org/a/tool.git")
+    git(copy, "config", "--add", "remote.origin.url", "https://example.org/second")
+    assert identity(copy, commit) == "https://example.org/a/tool"
+
+
+def test_of_several_roots_the_least_counts(repository, tmp_path):
+    git(tmp_path, "clone", "-q", str(repository), "merged")
+    folder, main = tmp_path / "merged", git(repository, "rev-parse", "main")
+    roots = [git(repository, "rev-parse", "v1^{commit}")]
+    for name in ("b", "c"):
+        roots.append(git(folder, "commit-tree", "-m", name, "HEAD^{tree}"))
+        main = git(folder, "commit-tree", "-m", "merge", "-p", main, "-p", roots[-1], "HEAD^{tree}")
+    assert identity(folder, main) == f"root:{min(roots)[:16]}"
+
+
+def test_a_repository_whose_history_is_damaged_is_known_by_its_commit(repository, tmp_path):
+    git(tmp_path, "init", "-q", "--bare", "damaged")
+    damaged = tmp_path / "damaged"
+    tree = git(damaged, "mktree", data=b"")
+    body = f"tree {tree}\nparent {'1' * 40}\nauthor x <y> 0 +0000\ncommitter x <y> 0 +0000\n\nx\n".encode()
+    commit = git(damaged, "hash-object", "-w", "-t", "commit", "--stdin", data=body)
+    assert identity(damaged, commit) == f"root:{commit[:16]}"
+
+
+def test_an_empty_repository_has_the_name_of_its_folder(tmp_path):
+    git(tmp_path, "init", "-q", "--bare", "tool.git")
+    git(tmp_path, "init", "-q", "work")
+    assert identity(tmp_path / "tool.git", "") == "tool"
+    assert identity(tmp_path / "work" / ".git", "") == "work"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "private/x"])

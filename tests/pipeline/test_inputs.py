@@ -1,6 +1,7 @@
 """Crawl units: named by content and never by place, pinned before work starts."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 from typing import Any, BinaryIO
@@ -86,8 +87,9 @@ def test_other_bytes_under_a_name_are_another_unit(folder: Any, lock: Any, tmp_p
 
 
 def test_what_matches_nothing_is_a_message_with_the_source_and_the_pattern(folder: Any, lock: Any) -> None:
-    with pytest.raises(ManifestError, match=r"source 'code': nothing matches .*none\*"):
+    with pytest.raises(ManifestError, match=r"nothing matches .*none\*") as caught:
         crawl_units(archives(folder, folder / "none*"), lock)
+    assert caught.value.key == ("paths", 1)
 
 
 def test_tables_have_no_origin_by_file(folder: Any, lock: Any) -> None:
@@ -199,7 +201,8 @@ def test_a_branch_is_pinned_to_the_commit_that_the_build_first_saw(repository: A
     lock.save()
     first = git("rev-parse", "main").strip()
     assert unit.inputs[0].digest == first
-    assert unit.name == f"repository-{first[:12]}"
+    assert unit.inputs[0].origin == f"root:{first[:16]}"
+    assert re.fullmatch(f"root-{first[:16]}-[0-9a-f]{{8}}-{first[:12]}", unit.name)
     git("commit", "-q", "--allow-empty", "-m", "two")
     assert crawl_units(source, Lock(store)) == [unit]
     (fresh,) = crawl_units(source, Lock(Store(str(tmp_path / "elsewhere"))))
@@ -212,6 +215,53 @@ def test_a_repository_or_branch_that_is_missing_is_a_message(repository: Any, tm
         source = GitSource(name="git", kind="git", repositories=(GitRepository(url=url, ref=ref),))
         with pytest.raises(ManifestError):
             crawl_units(source, lock)
+
+
+def git_units(lock: Any, *urls: Any) -> list[CrawlUnit]:
+    return crawl_units(
+        GitSource(name="git", kind="git", repositories=tuple(GitRepository(url=str(url)) for url in urls)), lock
+    )
+
+
+@pytest.mark.parametrize("remote", ["", "git@example.org:a/tool.git"])
+def test_two_clones_of_a_repository_in_two_folders_are_one_unit(
+    repository: Any, tmp_path: Any, lock: Any, remote: str
+) -> None:
+    path, git = repository
+    if remote:
+        git("remote", "add", "origin", remote)
+    moved = tmp_path / "else where" / "renamed.git"
+    shutil.copytree(path, moved)
+    (here,), (there,) = git_units(lock, path), git_units(lock, f"file://{str(moved).replace(' ', '%20')}")
+    assert (here.name, here.digests, here.inputs[0].origin) == (there.name, there.digests, there.inputs[0].origin)
+    assert len(git_units(lock, path, moved)) == 1
+    assert here.name.startswith("tool-" if remote else "root-")
+
+
+def test_repositories_of_one_folder_name_are_units_of_their_own(repository: Any, tmp_path: Any, lock: Any) -> None:
+    """Two at one commit that call different hosts their home, and one with another history."""
+    path, git = repository
+    places = [tmp_path / name / "repository" for name in "abc"]
+    for place, url in zip(places, ("https://example.org/a/tool", "https://example.org/b/tool", ""), strict=True):
+        shutil.copytree(path, place)
+        if url:
+            git("-C", str(place), "remote", "add", "origin", url)
+    git("-C", str(places[2]), "commit", "-q", "--amend", "--allow-empty", "-m", "another beginning")
+    assert len({unit.name for unit in git_units(lock, path, *places)}) == 4
+
+
+def test_a_long_name_of_a_repository_leaves_room_for_the_hash(lock: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(github, "resolve", lambda url, ref: "1" * 40)
+    units = git_units(lock, *(f"https://example.org/{owner}/{'x' * 100}" for owner in "ab"))
+    assert len({unit.name for unit in units}) == 2
+
+
+def test_a_token_in_a_url_enters_neither_origin_nor_name(lock: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(github, "resolve", lambda url, ref: "1" * 40)
+    (unit,) = git_units(lock, "https://user:token@example.org/a/tool.git")
+    assert unit.inputs[0].origin == "https://example.org/a/tool"
+    assert unit.inputs[0].url == "https://user:token@example.org/a/tool.git"
+    assert "token" not in unit.name
 
 
 @pytest.mark.parametrize("commit", ["0123456789abcdef0123456789abcdef01234567", None], ids=["at one commit", "gone"])

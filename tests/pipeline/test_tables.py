@@ -59,11 +59,11 @@ def test_real_prose_is_read_from_a_path_and_as_parquet_alike():
     assert again == found
 
 
-def test_the_path_is_the_url_else_the_id_else_the_number_of_the_row():
+def test_the_path_is_the_url_else_the_id_else_empty_and_never_the_number_of_the_row():
     columns = TableColumns(text="text", id="id", url="url")
     rows = ({"text": "a", "id": "i", "url": "https://www.example.co.uk/x"}, {"text": "b", "id": 7}, {"text": "c"})
     found = read(lines(*rows), columns)
-    assert [f.path for f in found] == [b"https://www.example.co.uk/x", b"7", b"row/000000002"]
+    assert [f.path for f in found] == [b"https://www.example.co.uk/x", b"7", b""]
     assert [f.origin for f in found] == ["example.co.uk", "table", "table"]
     assert [f.locator for f in found] == [f"table!row/{i:09d}" for i in range(3)]
 
@@ -212,7 +212,7 @@ def test_an_unknown_key_of_the_columns_is_refused():
 @given(st.lists(st.fixed_dictionaries({"text": st.text(max_size=50), "id": st.text(max_size=9)}), max_size=9))
 def test_any_rows_go_through_json_lines_and_parquet_alike(rows):
     columns = TableColumns(text="text", id="id")
-    expected = [(row["text"].encode(), row["id"].encode() or b"row/%09d" % i) for i, row in enumerate(rows)]
+    expected = [(row["text"].encode(), row["id"].encode()) for row in rows]
     assert [(f.raw, f.path) for f in read(lines(*rows), columns)] == expected
     schema = pa.schema([("text", pa.string()), ("id", pa.string())])
     assert [(f.raw, f.path) for f in read(parquet(pa.Table.from_pylist(rows, schema)), columns)] == expected
