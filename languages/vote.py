@@ -2,9 +2,9 @@
 
 A tree-sitter scanner may hang or crash the process on ordinary files (COBOL's hangs on `void foo()\\n{\\n}\\n`), so
 the parsing runs in a child process, one for each worker process, spoken to over pipes: `python -m languages.vote`.
-Work is bounded by counts alone: at most `SIZE_CAP` (8 KB) of text and `BUDGET` calls of the parser's progress callback for each
-grammar (the number of calls is the same in every run). The wall-clock watchdog only catches what the counts don't;
-when it fires, or the child dies, `VoteFault` is raised: a fault of the unit, never an answer.
+Work is bounded by counts alone: at most 8 KB of text (`SIZE_CAP`) and `BUDGET` calls of the parser's progress callback
+for each grammar (the number of calls is the same in every run). The wall-clock watchdog only catches what the counts
+don't; when it fires, or the child dies, `VoteFault` is raised: a fault of the unit, never an answer.
 """
 
 import contextlib

@@ -17,6 +17,7 @@ from pipeline.deduplicate import EXACT, NEAR
 from pipeline.manifest import Languages, Manifest
 from pipeline.records import Record
 from pipeline.store import Store, Written
+from pipeline.timings import stages
 
 KEYS = {name: pa.string() for name in ("source", "form", "language", "kind", "evidence", "outcome")}
 KEYS |= {"item": pa.int32()} | {name: pa.string() for name in ("component", "split", "left_out")}
@@ -26,18 +27,6 @@ COUNTS = pa.schema([pa.field(n, t) for n, t in KEYS.items()] + [pa.field(n, pa.i
 ``outcome`` and ``item`` are). ``outcome`` is the first reason, empty: kept; null: not judged yet. ``item`` is the row
 of the first benchmark item hit, -1: none."""
 
-STEPS = {
-    "crawl": "documents",
-    "annotate": "language",
-    "judge": "verdicts",
-    "deduplicate": "duplicates",
-    "tokenizer": "tokenizer",
-    "tokenize": "tokens",
-    "select": "selection",
-    "plan": "plan",
-}
-PASSES = ("crawl", "annotate", "tokenize")
-"""Steps whose units note their times in the workers; of the others the driver notes its own."""
 SPLITS = ("train", "validation", "held_out")
 DROPS = (
     judge.REPEATED,
@@ -313,38 +302,6 @@ def _plans(records: Sequence[Record]) -> Iterator[tuple[str, str, Mapping[str, A
         if record.stage.role == "plan" and record.unit != "shards":
             split, component = record.unit.split("-", 1)
             yield split, component, record.counts
-
-
-def stages(store: Store, records: Sequence[Record]) -> pa.Table:
-    """By pass: units, their seconds and CPU seconds, text in bytes, and MB of text per second of one core.
-
-    From the notes of each unit's last run, which lie beside the build and enter no digest; units without are left out.
-    """
-    rows = []
-    for name, role in STEPS.items():
-        if name in PASSES:
-            paths = [f"{name}/{r.stage.source}/{r.unit}" for r in records if r.stage.role == role]
-        else:
-            paths = [f"driver/{name}"] if any(record.stage.role == role for record in records) else []
-        notes = [_timing(store, path) for path in paths]
-        found = [note for note in notes if note is not None]
-        if not found:
-            continue
-        row: Row = {"pass": name, "units": len(found), "workers": len({note["worker"] for note in found})}
-        row |= {key: sum(note[key] for note in found) for key in ("seconds", "cpu_seconds", "text_bytes")}
-        row["mb_per_core_second"] = row["text_bytes"] / 1e6 / row["cpu_seconds"] if row["cpu_seconds"] else None
-        rows.append(row)
-    fields = [("pass", pa.string()), *((name, pa.int64()) for name in ("units", "workers", "text_bytes"))]
-    fields += [(name, pa.float64()) for name in ("seconds", "cpu_seconds", "mb_per_core_second")]
-    return pa.Table.from_pylist(rows, pa.schema(fields))
-
-
-def _timing(store: Store, path: str) -> Row | None:
-    try:
-        note: Row = store.read_json(f"timings/{path}.json")
-    except (FileNotFoundError, ValueError):
-        return None
-    return note
 
 
 def redactions(records: Sequence[Record]) -> pa.Table:

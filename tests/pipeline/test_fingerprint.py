@@ -147,7 +147,7 @@ def test_every_module_of_ours_that_a_stage_loads_is_in_its_closure_or_enters_by_
 
 def test_an_edit_of_minhash_does_not_crawl_again(checkout: Any) -> None:
     edit(checkout / "filters" / "minhash.py")
-    assert not changed(checkout) & {"documents", "language", "measures", "contamination", "verdicts"}
+    assert "documents" not in changed(checkout)
 
 
 @pytest.mark.parametrize(
