@@ -3,6 +3,7 @@
 Machines are shared, so costs are CPU seconds of the whole process tree, and a peer runs in between.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -66,7 +67,15 @@ def _shown(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def write_json(path: Path | None, value: dict[str, Any]) -> None:
+def parser(description: str | None, quick: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has: ``--quick``, with what it means, and ``--json FILE``."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true", help=quick)
+    options.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    return options
+
+
+def write_json(path: Path | None, value: Any) -> None:
     """Write the results, if a file is asked for."""
     if path is not None:
         path.write_text(json.dumps(value, indent=1) + "\n")

@@ -13,7 +13,6 @@
 3. The passes of a build on Beam, and the same functions on the same units in plain processes, stage by stage in turn.
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -28,7 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks import corpus, measured, one_thread, print_table, write_json
+from benchmarks import corpus, measured, one_thread, parser, print_table, write_json
 
 one_thread()
 
@@ -332,14 +331,12 @@ def print_beam(costs: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="20 MB, a slice of 5 MB, 20 MB for Beam")
-    parser.add_argument("--mb", type=float, help="MB of code to build (default: 400)")
-    parser.add_argument("--slice-mb", type=float, help="MB for datatrove (default: 40; 0: leave it out)")
-    parser.add_argument("--beam-mb", type=float, help="MB for Beam's own cost (default: 400; 0: leave it out)")
-    parser.add_argument("--workers", type=int, default=1, help="worker processes, on both sides (default: 1)")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
-    options = parser.parse_args()
+    arguments = parser(__doc__, "20 MB, a slice of 5 MB, 20 MB for Beam")
+    arguments.add_argument("--mb", type=float, help="MB of code to build (default: 400)")
+    arguments.add_argument("--slice-mb", type=float, help="MB for datatrove (default: 40; 0: leave it out)")
+    arguments.add_argument("--beam-mb", type=float, help="MB for Beam's own cost (default: 400; 0: leave it out)")
+    arguments.add_argument("--workers", type=int, default=1, help="worker processes, on both sides (default: 1)")
+    options = arguments.parse_args()
 
     def size(given: float | None, full: float, quick: float) -> float:
         return given if given is not None else quick if options.quick else full

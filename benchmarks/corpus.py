@@ -77,6 +77,20 @@ def _members() -> tuple[Member, ...]:
     return tuple(Member(pin, path, len(data)) for pin in packages() for path, data in read_package(pin))
 
 
+def texts(megabytes: float) -> list[str]:
+    """Texts of about so many MB (at most what the packages hold) in the order of the packages, those that are UTF-8."""
+    taken = _take(_members(), round(megabytes * 1e6))
+    found = []
+    for pin in packages():
+        for path, data in read_package(pin):
+            if (pin.file, path) in taken:
+                try:
+                    found.append(data.decode())
+                except UnicodeDecodeError:
+                    continue
+    return found
+
+
 def write_corpus(folder: Path, megabytes: float) -> int:
     """Write archives of about so many MB of text into a folder; gives the bytes of text (the same on any run)."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,44 +2,28 @@
 
     python -m benchmarks.minhash [--quick] [--json FILE]
 
-All read the same files, the Python sources of this environment, in one run on one core; times are CPU seconds from a
+All read the same files, code of ``benchmarks.corpus``, in one run on one core; times are CPU seconds from a
 list of texts (Arrow for ours and daft) to signatures. The last column is the error of the similarity estimated between
 a text and its first four fifths, against the exact one: a fast kernel that is wrong would show.
 """
 
-import argparse
-import json
 import re
-import sysconfig
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from benchmarks import corpus, parser, write_json
+
 PERMUTATIONS = 256
 SHINGLE = 5
 PAIRS = 200
 Sign = Callable[[list[str]], NDArray[Any]]
-
-
-def corpus(megabytes: float) -> list[str]:
-    """Texts of this environment's Python sources, by name, up to a number of megabytes; none over 1 MB."""
-    texts, left = [], megabytes * 1e6
-    for path in sorted(Path(sysconfig.get_paths()["purelib"]).rglob("*.py")):
-        raw = path.read_bytes()
-        if 0 < len(raw) <= 1 << 20 and left > 0:
-            try:
-                texts.append(raw.decode())
-            except UnicodeDecodeError:
-                continue
-            left -= len(raw)
-    return texts
 
 
 def shingles(text: str) -> list[str]:
@@ -112,11 +96,8 @@ def measure(name: str, sign: Sign, texts: list[str], megabytes: float, rounds: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 MB of text instead of 40")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    options = parser.parse_args()
-    texts = corpus(4 if options.quick else 40)
+    options = parser(__doc__, "4 MB of text instead of 40").parse_args()
+    texts = corpus.texts(4 if options.quick else 40)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     rows = [measure("headrace", sign_ours, texts, megabytes, 5)]
     missing = []
@@ -134,9 +115,8 @@ def main() -> None:
         )
     if missing:
         print("not installed:", ", ".join(missing))
-    if options.json:
-        report = {"files": len(texts), "megabytes": round(megabytes, 1), "rows": rows, "missing": missing}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    report = {"files": len(texts), "megabytes": round(megabytes, 1), "rows": rows, "missing": missing}
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ Both pack the same items; equal bins are asserted. Concatenating and splitting, 
 costs: the share of documents that it cuts although they would fit.
 """
 
-import argparse
 import bisect
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import parser, write_json
 from pipeline.packing import best_fit
 
 CAPACITY = 4096
@@ -57,10 +55,7 @@ def cut_by_concatenation(lengths: NDArray[np.int64]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="100,000 documents instead of 1,000,000")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    options = parser.parse_args()
+    options = parser(__doc__, "100,000 documents instead of 1,000,000").parse_args()
     lengths = lognormal(100_000 if options.quick else 1_000_000)
     best_fit(lengths[:10], CAPACITY)
     seconds = []
@@ -82,8 +77,7 @@ def main() -> None:
     }
     for name, value in report.items():
         print(f"{name:32}{value:>12,}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(options.json, report)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Redaction: milliseconds of CPU time a megabyte, and what is found, on the Python sources of this environment.
+"""Redaction: milliseconds of CPU time a megabyte, and what is found, on the code of ``benchmarks.corpus``.
 
     python -m benchmarks.redact [--quick] [--json FILE]
 
@@ -6,16 +6,13 @@
 pattern alone with Python's own regular expressions, for scale.
 """
 
-import argparse
-import json
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.minhash import corpus
+from benchmarks import corpus, parser, write_json
 from filters.redact import KINDS, redact
 
 EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
@@ -48,19 +45,15 @@ def measure_re(texts: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 MB of text instead of 40")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there, too")
-    options = parser.parse_args()
-    texts = corpus(4 if options.quick else 40)
+    options = parser(__doc__, "4 MB of text instead of 40").parse_args()
+    texts = corpus.texts(4 if options.quick else 40)
     found = redact(pa.array(texts, pa.large_string())).counts.sum(axis=1).tolist()
     clean = [text for text, count in zip(texts, found, strict=True) if count == 0]
     rows = [measure("all", texts), measure("clean", clean), measure_re(texts)]
     for row in rows:
         counts = "  ".join(f"{kind} {row[kind]}" for kind in KINDS if kind in row)
         print(f"{row['name']:8}{row['megabytes']:8.1f} MB{row['ms_per_mb']:9.3f} ms/MB   {counts}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(options.json, rows)
 
 
 if __name__ == "__main__":

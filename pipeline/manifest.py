@@ -271,7 +271,7 @@ class Manifest(_Model):
 
     def _languages_exist(self) -> None:
         known = [language.name for language in languages.table()]
-        others = [language.name.removeprefix("other:") for language in languages.outside()]
+        others = [language.name.removeprefix("other:") for language in languages.outside()] + ["unknown"]
         wanted = [("languages.drop", name, known) for name in self.languages.drop]
         wanted += [("languages.keep_other", name, others) for name in self.languages.keep_other]
         for component in self.components:

@@ -1,4 +1,4 @@
-"""Times: what each pass of a build cost, from the notes that its units leave beside it (docs/benchmarks.md)."""
+"""Times: what each pass of a build cost, from the notes that its units leave beside it."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -270,19 +270,6 @@ def test_redactions_of_all_kinds_are_those_of_all_samples() -> None:
     assert {row["kind"] for row in found} == {"EMAIL", "IP_ADDRESS", "KEY"}
 
 
-def test_stages_sum_the_timings_of_the_units() -> None:
-    store, _, records = built()
-    found = {row["pass"]: row for row in tables()["stages"].to_pylist()}
-    assert list(found) == ["crawl", "annotate", "judge", "deduplicate", "tokenizer", "tokenize", "select", "plan"]
-    paths = [path for path in store.files("timings/annotate") if path.endswith(".json")]
-    notes = [store.read_json(path) for path in paths]
-    assert found["annotate"]["units"] == len(notes) == sum(r.stage.role == "language" for r in records)
-    assert found["annotate"]["text_bytes"] == sum(note["text_bytes"] for note in notes)
-    assert found["annotate"]["cpu_seconds"] == pytest.approx(sum(note["cpu_seconds"] for note in notes))
-    rate = found["annotate"]["text_bytes"] / 1e6 / found["annotate"]["cpu_seconds"]
-    assert found["annotate"]["mb_per_core_second"] == pytest.approx(rate)
-
-
 @pytest.mark.parametrize("reached", range(len(ROLES)))
 def test_a_build_that_stopped_early_has_the_figures_of_what_it_reached(reached: int) -> None:
     store, manifest, records = built()
