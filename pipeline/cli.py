@@ -191,7 +191,7 @@ def _verify(options: argparse.Namespace) -> int:
     store = Store(options.directory)
     names = verify.builds(store)
     if not names:
-        raise verify.DamageError(f"{options.directory}: no build lies here (no {verify.BUILDS}/*.json)")
+        raise verify.DamageError(f"{options.directory}: no finished build lies here (no {verify.BUILDS}/*.json)")
     damages: list[verify.Damage] = []
     digests = []
     for name in names:
@@ -241,7 +241,8 @@ def _gc(options: argparse.Namespace) -> int:
             print(f"{human_bytes(size):>10}  {path}")
         total = human_bytes(sum(size for _, size in unused))
         if not options.yes:
-            answer = input(f"remove these {len(unused):,} files, {total}? [y/N] ") if sys.stdin.isatty() else ""
+            print(f"remove these {len(unused):,} files, {total}? [y/N] ", end="", flush=True)
+            answer = sys.stdin.readline()
             if answer.strip().lower() not in ("y", "yes"):
                 print("nothing removed (answer y, or give --yes)")
                 return 0

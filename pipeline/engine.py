@@ -23,6 +23,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from pipeline.store import StorageError
 
 _EXIT_WORKER_DIED = 75
+_EXIT_INTERRUPTED = 130
 
 
 class EngineError(Exception):
@@ -66,16 +67,30 @@ class Engine:
                 file=sys.stderr,
                 flush=True,
             )
-            if self.on_death:
-                self.on_death()
-            _kill_children()
-            os._exit(_EXIT_WORKER_DIED)
+            self._end(_EXIT_WORKER_DIED)
+
+        def on_interrupt(*_: Any) -> None:
+            print(
+                "\nheadrace: stopped; what was committed is kept, the same command goes on", file=sys.stderr, flush=True
+            )
+            self._end(_EXIT_INTERRUPTED)
 
         threading.excepthook = on_thread_error
+        is_main = threading.current_thread() is threading.main_thread()
+        interrupt = signal.signal(signal.SIGINT, on_interrupt) if is_main else None
         try:
             yield
         finally:
             threading.excepthook = previous
+            if interrupt is not None:
+                signal.signal(signal.SIGINT, interrupt)
+
+    def _end(self, status: int) -> None:
+        """End this process and its workers at once: Beam's threads would wait for each other."""
+        if self.on_death:
+            self.on_death()
+        _kill_children()
+        os._exit(status)
 
     def explain(self, error: Exception) -> Exception:
         """Beam's error as the one sentence that a worker meant."""

@@ -13,6 +13,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Run Beam's worker."""
     logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its workers
     faulthandler.enable(file=2)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - errors reach the driver by Beam's control channel
     if sys.platform == "linux":

@@ -99,16 +99,18 @@ class Site:
         command = self.command(*arguments)
         return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=CHECKOUT)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, start_new_session: bool = False) -> subprocess.Popen[str]:
         """Start a build."""
+        pipe = subprocess.PIPE
+        command = self.command(*arguments)
         return subprocess.Popen(
-            self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT
+            command, stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT, start_new_session=start_new_session
         )
 
     def headrace(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command."""
         command = [sys.executable, "-m", "pipeline.cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT)
+        return subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, stdin=subprocess.DEVNULL)
 
     def records(self, role: str) -> list[Path]:
         """Records of units that a stage has committed."""
