@@ -117,19 +117,6 @@ def test_a_killed_worker_ends_the_build_with_a_clear_error(site, fresh):
     assert fresh.build("--workers", "2") == site.digest
 
 
-def test_ctrl_c_stops_a_build_with_one_sentence_and_the_same_command_goes_on(site, fresh):
-    build = fresh.start("--workers", "2", start_new_session=True)
-    while not fresh.records("documents"):
-        assert build.poll() is None
-        time.sleep(0.002)
-    os.killpg(build.pid, signal.SIGINT)
-    _, said = build.communicate(timeout=60)
-    assert build.returncode == 130
-    assert "headrace: stopped; what was committed is kept" in said
-    assert "Traceback" not in said
-    assert fresh.build("--workers", "2") == site.digest
-
-
 def test_workers_end_with_a_killed_driver(fresh):
     build = fresh.start("--workers", "2")
     while not fresh.records("documents"):
