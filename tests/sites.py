@@ -99,13 +99,10 @@ class Site:
         command = self.command(*arguments)
         return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=CHECKOUT)
 
-    def start(self, *arguments: str, start_new_session: bool = False) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a build."""
         pipe = subprocess.PIPE
-        command = self.command(*arguments)
-        return subprocess.Popen(
-            command, stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT, start_new_session=start_new_session
-        )
+        return subprocess.Popen(self.command(*arguments), stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT)
 
     def headrace(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command."""
