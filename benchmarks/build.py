@@ -35,7 +35,7 @@ from pipeline import tokenize  # noqa: E402
 from pipeline.build import Build, Unit  # noqa: E402
 from pipeline.engine import Engine  # noqa: E402
 from pipeline.manifest import Manifest  # noqa: E402
-from pipeline.passes import PerSource, Work  # noqa: E402
+from pipeline.passes import Step, Work, run_pass  # noqa: E402
 from pipeline.store import Store  # noqa: E402
 
 TRAIN = {"train": {"vocabulary": 32_000, "sample_bytes": 16_000_000}}
@@ -102,7 +102,13 @@ print("RESULT " + json.dumps(costs))
 
 def open_build(manifest: Manifest, out: Path, workers: int, plain: bool = False) -> Build:
     """A build into a folder, on Beam or in plain processes."""
-    build = (_PlainBuild if plain else Build)(manifest, Store(str(out)), Engine(workers, quiet=True), say=_leave_out)
+    build = Build(
+        manifest,
+        Store(str(out)),
+        Engine(workers, quiet=True),
+        run_pass=run_plain if plain else run_pass,
+        say=_leave_out,
+    )
     build.records = []
     return build
 
@@ -111,33 +117,26 @@ def _leave_out(line: str) -> None:
     """Print no progress."""
 
 
-class _PlainBuild(Build):
-    """A build whose passes call the same functions in a loop, or in the processes of a pool: Beam's measure."""
-
-    def _pass(
-        self,
-        name: str,
-        works: dict[str, Work],
-        units: Sequence[Unit],
-        done: Callable[[Unit], bool],
-    ) -> None:
-        work = PerSource(works, self.store)
-        ordered = sorted(units, key=lambda u: (-int(u["size"]), str(u["unit"])))
-        if self.engine.workers == 1:
-            work.setup()
-            for unit in ordered:
-                work.run(unit)
-            return
-        with get_context("spawn").Pool(self.engine.workers, _set_up, (work,)) as pool:
-            pool.map(_run, ordered, chunksize=1)
-            pool.close()
-            pool.join()
+def run_plain(name: str, steps: Sequence[Step], engine: Engine, libraries: Sequence[str]) -> bool:
+    """Call the same functions in a loop, or in the processes of a pool: Beam's measure."""
+    (step,) = steps
+    ordered = sorted(step.units, key=lambda u: (-int(u["size"]), str(u["unit"])))
+    if engine.workers == 1:
+        step.work.setup()
+        for unit in ordered:
+            step.work.run(unit)
+        return True
+    with get_context("spawn").Pool(engine.workers, _set_up, (step.work,)) as pool:
+        pool.map(_run, ordered, chunksize=1)
+        pool.close()
+        pool.join()
+    return True
 
 
-_work: PerSource
+_work: Work
 
 
-def _set_up(work: PerSource) -> None:
+def _set_up(work: Work) -> None:
     global _work
     _work = work
     work.setup()
@@ -156,7 +155,7 @@ def run_steps(build: Build) -> dict[str, float]:
         ("annotate", build.annotate),
         ("judge", build.judge),
         ("deduplicate", build.deduplicate),
-        ("train tokenizer", build._tokenizer),
+        ("train tokenizer", build.make_tokenizer),
         ("tokenize", build.tokenize),
         ("select, plan", build.select),
         ("select, plan", build.plan),

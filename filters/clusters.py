@@ -63,6 +63,26 @@ def shared(keys: NDArray[np.uint64], ranks: NDArray[np.uint64]) -> Shared:
     return Shared(keys[:count], rows.astype(np.int64), distinct)
 
 
+def unite(parent: NDArray[np.unsignedinteger], keys: NDArray[np.uint64], ranks: NDArray[np.uint64]) -> None:
+    """Join the documents of each run of equal keys. ``parent``: unsigned[n], at first ``arange(n)``; changed in place.
+
+    Afterwards documents are in one component if a chain of parents leads them to the same rank, the component's least.
+    """
+    _unite(parent, keys, ranks)
+
+
+def deal(
+    parent: NDArray[np.unsignedinteger], takes_part: NDArray[np.bool_], n_parts: int, none: int
+) -> NDArray[np.uint32]:
+    """The part of each rank, u32[n]: components stay whole and go by their least rank to parts of much the same size.
+
+    ``none`` for ranks that take no part; of a component all do or none.
+    """
+    parts = np.full(len(parent), none, np.uint32)
+    _deal(parent, takes_part, max(1, -(-int(takes_part.sum()) // n_parts)), parts)
+    return parts
+
+
 def link(found: Shared, sidecars: NDArray[np.uint8], parameters: MinHashParameters, cap: int = 256) -> Edges:
     """Verified edges, unique and ascending by (better, worse). ``sidecars``: u8[k, K] in the order of ``found.ranks``.
 
@@ -135,6 +155,39 @@ def _keep_shared(keys, ranks):  # type: ignore[no-untyped-def]
                         kept += 1
         start = stop
     return kept
+
+
+@njit(cache=True, nogil=True)
+def _root(parent, node):  # type: ignore[no-untyped-def]
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@njit(cache=True, nogil=True)
+def _unite(parent, keys, ranks):  # type: ignore[no-untyped-def]
+    for i in range(1, keys.size):
+        if keys[i] == keys[i - 1]:
+            a, b = _root(parent, ranks[i - 1]), _root(parent, ranks[i])
+            if a != b:
+                parent[max(a, b)] = min(a, b)
+
+
+@njit(cache=True, nogil=True)
+def _deal(parent, takes_part, per_part, parts):  # type: ignore[no-untyped-def]
+    sizes = np.zeros(parent.size, np.uint32)
+    for node in range(parent.size):
+        if takes_part[node]:
+            sizes[_root(parent, node)] += np.uint32(1)
+    before = 0
+    for node in range(parent.size):
+        if sizes[node] > 0:
+            parts[node] = before // per_part
+            before += sizes[node]
+    for node in range(parent.size):
+        if takes_part[node]:
+            parts[node] = parts[_root(parent, node)]
 
 
 @njit(cache=True, nogil=True)

@@ -25,9 +25,9 @@ class FimParameters(BaseModel):
 
     rate: float = Field(0.5, ge=0, le=1, description="share of samples, DeepSeek-Coder-V2, section 3.1")
     mode: Literal["psm"] = Field("psm", description="prefix, suffix, middle; DeepSeek-Coder-V2, section 3.1")
-    begin: str = Field("<｜fim▁begin｜>", min_length=1)
-    hole: str = Field("<｜fim▁hole｜>", min_length=1)
-    end: str = Field("<｜fim▁end｜>", min_length=1)
+    begin: str = Field("<｜fim▁begin｜>", min_length=1, description="token before the prefix")
+    hole: str = Field("<｜fim▁hole｜>", min_length=1, description="token where the middle was")
+    end: str = Field("<｜fim▁end｜>", min_length=1, description="token before the middle")
 
 
 def chosen(ids: NDArray[np.uint8], seed: int, rate: float) -> NDArray[np.bool_]:

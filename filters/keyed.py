@@ -8,6 +8,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 14
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
@@ -24,7 +25,11 @@ def keyed_u64_batch(seed: int, purpose: str, ids: NDArray[np.uint8]) -> NDArray[
     """
     words = np.ascontiguousarray(ids).view("<u8").astype(np.uint64, copy=False)
     key = np.frombuffer(hashlib.blake2b(_key(seed, purpose), digest_size=16).digest(), dtype="<u8")
-    return _mix(_mix(words[:, 0] ^ key[0]) ^ words[:, 1] ^ key[1])
+    result = np.empty(len(words), np.uint64)
+    for at in range(0, len(words), _BLOCK):
+        some = words[at : at + _BLOCK]
+        result[at : at + _BLOCK] = _mix(_mix(some[:, 0] ^ key[0]) ^ some[:, 1] ^ key[1])
+    return result
 
 
 def below(share: float) -> int:

@@ -11,8 +11,11 @@ the kinds go in the order key, e-mail, address; the rules are such that redactin
   Example domains (RFC 2606, 6761), ``git@``, ``hg@`` and ``svn@`` addresses of repositories, and what is followed by
   ``(``, ``[`` or ``_`` (a matrix product, not an address) stay.
 * **address**: IPv4 in dotted form and IPv6 in the global range, whole. Private, reserved and documentation ranges (IANA
-  special-purpose registries) stay, and so does what looks like a version or an OID: all four numbers below 10, ending
-  in ``.0.0``, starting with 1.2, 1.3 or 2.5, after ``name/`` or a word like ``version``, touching a part of a name.
+  special-purpose registries) and public resolvers (BigCode's list) stay, and so does what looks like the number of a
+  version, a section or an OID: all four numbers below 10 (BigCode), ending in ``.0.0``, starting with 1.2, 1.3 or 2.5,
+  after ``name/``, ``>=`` or a word like ``version`` or ``section``, touching a part of a name, or all four below 64
+  without the mark of an address: ``://`` or ``@`` before, a port after, a word before like ``server`` (BigCode) or
+  ``ip`` (Presidio).
 """
 
 import ipaddress
@@ -24,15 +27,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import re2
-from numba import njit
 from numpy.typing import NDArray
 
-from filters.words import buffers, in_range, load64, trailing_zeros
+from filters.redact_kernel import ASSIGNED_LIKE, EMAIL, IPV4_LIKE, IPV6_LIKE, TOKEN_LIKE, gate
+from filters.words import buffers
 
 KINDS = ("EMAIL", "IP_ADDRESS", "KEY")
-_EMAIL, _IPV4_LIKE, _IPV6_LIKE, _TOKEN_LIKE, _ASSIGNED_LIKE, _ALL = 1, 2, 4, 8, 16, 31
-_REACH = 64 + 8
-_ZERO, _ONE, _S8, _S16, _BYTE = (np.uint64(x) for x in (0, 1, 8, 16, 255))
 
 
 class Redacted(NamedTuple):
@@ -47,7 +47,7 @@ def redact(text: pa.LargeStringArray) -> Redacted:
     data, offsets = buffers(text)
     counts = np.zeros((len(text), 3), np.uint32)
     flags = np.zeros(len(text), np.uint8)
-    _gate(data, offsets, flags)
+    gate(data, offsets, flags)
     pieces: list[memoryview | bytes] = []
     lengths = np.diff(offsets)
     view = data.data
@@ -204,8 +204,20 @@ _SPECIAL_IPV4 = (
     "203.0.113.0/24 224.0.0.0/3"
 )
 _SPECIAL_IPV6 = "2001::/23 2001:db8::/32 2002::/16 3fff::/20"
-_SPECIAL = [ipaddress.ip_network(network) for network in f"{_SPECIAL_IPV4} {_SPECIAL_IPV6}".split()]
-_VERSION = (b"version", b"ver", b"release", b"revision", b"build")
+_RESOLVERS = (
+    "8.20.247.20 8.26.56.26 76.76.19.19 76.223.122.150 94.140.14.14 94.140.15.15 149.112.112.112 "
+    "208.67.220.220 208.67.222.222"
+)
+_SPECIAL = [ipaddress.ip_network(network) for network in f"{_SPECIAL_IPV4} {_SPECIAL_IPV6} {_RESOLVERS}".split()]
+_SMALL = 64  # of random addresses one in 256 has four numbers below it
+_VERSION = re2.compile(
+    r"(?i)(?:[a-z]/|[!=]=|(?:[<>~]=|~>) ?|(?:version|release|revision|firmware|section|clause|chapter|annex|appendix"
+    r"|§|\b(?:build|rev|ver))s?\.?[ \t\"'=:(,>]*)$".encode()
+)
+_MARKED = re2.compile(
+    rb"(?i)(?:://|@|(?:(?:^|[^a-z])ip|(?-i:[a-z]I[Pp])|addr|address|host|server|dns|gateway)(?:e?s|_?v4)?"
+    rb"(?:=>|[ \t\"'=:(,\[])*)$"
+)
 
 
 def _ipv4(raw: bytes) -> Iterator[tuple[int, int]]:
@@ -241,9 +253,9 @@ def _is_host(raw: bytes, start: int, stop: int) -> bool:
         return False
     if max(numbers) < 10 or numbers[2:] == [0, 0] or numbers[:2] in ([1, 2], [1, 3], [2, 5]):
         return False
-    before = raw[max(0, start - 24) : start].lower()
-    after_name = before.endswith(b"/") and before[-2:-1].isalpha()
-    if after_name or before.rstrip(b" \t\"'=:(,").endswith(_VERSION) or not _stands_alone(raw, start, stop):
+    before = raw[max(0, start - 24) : start]
+    marked = _MARKED.search(before) or (_at(raw, stop) == _COLON and raw[stop + 1 : stop + 2].isdigit())
+    if _VERSION.search(before) or (max(numbers) < _SMALL and not marked) or not _stands_alone(raw, start, stop):
         return False
     return not _is_special(ipaddress.IPv4Address(bytes(numbers)))
 
@@ -252,147 +264,12 @@ def _is_special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return any(address in network for network in _SPECIAL)
 
 
-_SPELLED = (
-    b"AKIA ASIA AIza ghp_ gho_ ghu_ ghs_ ghr_ hub_pat_ glpat- xoxa- xoxb- xoxe- xoxo- xoxp- xoxr- xoxs- "
-    b"sk_live_ sk_test_ rk_live_ rk_test_ npm_ eyJ --BEGIN t_access T_ACCESS"
-).split()
-_MARKS = tuple((np.uint64(int.from_bytes(mark, "little")), np.uint64(2 ** (8 * len(mark)) - 1)) for mark in _SPELLED)
-
 _PASSES: tuple[tuple[int, int, Callable[[bytes], Iterator[tuple[int, int]]]], ...] = (
-    (_TOKEN_LIKE, 2, _blocks),
-    (_TOKEN_LIKE, 2, _tokens),
-    (_TOKEN_LIKE, 2, _aws_secrets),
-    (_ASSIGNED_LIKE, 2, _assigned),
-    (_EMAIL, 0, _emails),
-    (_IPV6_LIKE, 1, _ipv6),
-    (_IPV4_LIKE, 1, _ipv4),
+    (TOKEN_LIKE, 2, _blocks),
+    (TOKEN_LIKE, 2, _tokens),
+    (TOKEN_LIKE, 2, _aws_secrets),
+    (ASSIGNED_LIKE, 2, _assigned),
+    (EMAIL, 0, _emails),
+    (IPV6_LIKE, 1, _ipv6),
+    (IPV4_LIKE, 1, _ipv4),
 )
-
-
-@njit(cache=True, nogil=True)
-def _gate(data, offsets, flags):  # type: ignore[no-untyped-def]
-    """Set the bits of the kinds of which a text may have one; never too few, seldom too many.
-
-    Marks stand at the first byte of what they announce. The last bytes of the last text are out of the vectors' reach:
-    that text goes to RE2 in any case.
-    """
-    for text in range(flags.size):
-        base, end = offsets[text], offsets[text + 1]
-        flag = 0
-        while base < end and flag != _ALL:
-            if base + _REACH > data.size:
-                flag = _ALL
-                break
-            inside = ~_ZERO if end - base >= 64 else (_ONE << np.uint64(end - base)) - _ONE
-            ats = in_range(data, base + 1, 0x40, 1) & _alphanumeric(data, base + 2) & inside
-            ats &= (
-                _alphanumeric(data, base) | in_range(data, base, 0x5F, 1) | in_range(data, base, 0x25, 10)
-            )  # %+-. too
-            while ats != _ZERO and not flag & _EMAIL:
-                flag |= _may_be_email(data, base + trailing_zeros(ats) + 2, end)
-                ats &= ats - _ONE
-            dots = (
-                in_range(data, base, 0x30, 10) & in_range(data, base + 1, 0x2E, 1) & in_range(data, base + 2, 0x30, 10)
-            )
-            dots &= inside
-            while dots != _ZERO and not flag & _IPV4_LIKE:
-                flag |= _may_be_ipv4(data, base + trailing_zeros(dots) + 2, end)
-                dots &= dots - _ONE
-            colons = in_range(data, base, 0x32, 2) & in_range(data, base + 4, 0x3A, 1) & inside
-            while colons != _ZERO and not flag & _IPV6_LIKE:
-                flag |= _may_be_ipv6(data, base + trailing_zeros(colons) + 1, end)
-                colons &= colons - _ONE
-            marks = _may_be_marks(data, base) & inside
-            while marks != _ZERO and not flag & _TOKEN_LIKE:
-                flag |= _may_be_token(data, base + trailing_zeros(marks))
-                marks &= marks - _ONE
-            quotes = (in_range(data, base + 1, 0x22, 1) | in_range(data, base + 1, 0x27, 1)) & inside
-            quotes &= in_range(data, base, 0x3A, 5) | in_range(data, base, 0x09, 24)  # : to >, or blank and newline
-            while quotes != _ZERO and not flag & _ASSIGNED_LIKE:
-                flag |= _may_be_secret(data, base + trailing_zeros(quotes) + 2, end)
-                quotes &= quotes - _ONE
-            base += 64
-        flags[text] = flag
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _alphanumeric(data, base):  # type: ignore[no-untyped-def]
-    return in_range(data, base, 0x30, 10) | in_range(data, base, 0x41, 26) | in_range(data, base, 0x61, 26)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _may_be_marks(data, base):  # type: ignore[no-untyped-def]
-    """Where the first three bytes of a mark stand."""
-    found = _ZERO
-    for mark, _ in _MARKS:
-        spelled = in_range(data, base, np.int64(mark & _BYTE), 1)
-        spelled &= in_range(data, base + 1, np.int64((mark >> _S8) & _BYTE), 1)
-        found |= spelled & in_range(data, base + 2, np.int64((mark >> _S16) & _BYTE), 1)
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _may_be_token(data, at):  # type: ignore[no-untyped-def]
-    """Whether a mark stands here whole: a known token, a key block or the name of an AWS secret."""
-    word = load64(data, at)
-    for mark, used in _MARKS:
-        if word & used == mark:
-            return _TOKEN_LIKE
-    return 0
-
-
-@njit(cache=True, nogil=True)
-def _may_be_email(data, at, end):  # type: ignore[no-untyped-def]
-    """Whether a dot and two letters follow in the run of a domain."""
-    while at < end and (data[at] == 45 or 48 <= data[at] <= 57 or _is_letter(data[at])):
-        at += 1
-    return _EMAIL if at + 2 < end and data[at] == 46 else 0
-
-
-@njit(cache=True, nogil=True)
-def _may_be_ipv4(data, at, end):  # type: ignore[no-untyped-def]
-    """Whether two more groups follow, after the first digit of the second."""
-    dots = 1
-    while at < end and (data[at] == 46 or 48 <= data[at] <= 57):
-        dots += data[at] == 46
-        if dots == 3:
-            return _IPV4_LIKE
-        at += 1
-    return 0
-
-
-@njit(cache=True, nogil=True)
-def _may_be_ipv6(data, at, end):  # type: ignore[no-untyped-def]
-    """Whether ``hhh:``, at most four digits and another colon follow."""
-    colons = digits = 0
-    while at < end and colons < 2 and digits <= 4:
-        if data[at] == 58:
-            colons += 1
-            digits = 0
-        elif 48 <= data[at] <= 57 or 97 <= data[at] | 32 <= 102:
-            digits += 1
-        else:
-            break
-        at += 1
-    return _IPV6_LIKE if colons == 2 else 0
-
-
-@njit(cache=True, nogil=True)
-def _may_be_secret(data, at, end):  # type: ignore[no-untyped-def]
-    """Whether a quoted run of at least 20 characters follows with a few changes between letters and digits."""
-    start, changes, previous = at, 0, 0
-    while at < end:
-        byte = data[at]
-        kind = 1 if 48 <= byte <= 57 else 2 if _is_letter(byte) else 0
-        if kind == 0 and not (byte == 43 or 45 <= byte <= 47 or byte == 61 or byte == 95):
-            break
-        if kind:
-            changes += previous != 0 and kind != previous
-            previous = kind
-        at += 1
-    return _ASSIGNED_LIKE if at - start >= 20 and changes >= 4 else 0
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _is_letter(byte):  # type: ignore[no-untyped-def]
-    return 97 <= byte | 32 <= 122

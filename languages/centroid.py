@@ -7,6 +7,8 @@ to choose among the candidates of an ambiguous extension, and, with a threshold,
 
 Measured on texts that training has not seen: the right candidate for 63 of 75 example files of Pygments (trained on
 Linguist's counts alone) and for 135 of 148 pairs of a demo text of Rouge 3.30 and a shared extension of its language.
+That is the ranking alone: with `NEAR_PER_MILLE` 106 of 129 right choices on such texts stay, and of 2,342 texts (of at
+least 60 known tokens) in a language that is no candidate 6 % are given to one.
 """
 
 import functools
@@ -25,6 +27,11 @@ SCALE = 1000
 
 RARITY_SCALE = 64
 """A token's rarity is this times the natural logarithm of (languages / languages that use it), rounded."""
+
+NEAR_PER_MILLE = 500
+NEAR_PER_TOKEN = 3
+"""A candidate must score this share (per mille) of the best of all languages; a text of few known tokens, which is near
+to many languages by chance, only the second number for each of them."""
 
 GUESS_COSINE = 400
 GUESS_MARGIN = 1150
@@ -60,15 +67,19 @@ class Centroids:
 def rank(text: bytes, candidates: tuple[str, ...]) -> tuple[str, int]:
     """Return the nearest candidate and its score's share, per mille, of its own and the runner-up's together.
 
-    An empty name where no candidate shares a token with the text. Ties go to the earlier candidate.
+    An empty name where no candidate is near: see `NEAR_PER_MILLE`; where only one candidate has a vector, it must be
+    the nearest of all languages. Ties go to the earlier candidate.
     """
-    scores, _, _ = _scores(text)
+    scores, _, known = _scores(text)
     index = centroids().index
     found = sorted((-int(scores[index[name]]), place) for place, name in enumerate(candidates) if name in index)
     if not found or found[0][0] == 0:
         return "", 0
     best = -found[0][0]
     second = -found[1][0] if len(found) > 1 else 0
+    needed = min(NEAR_PER_MILLE, NEAR_PER_TOKEN * known) if len(found) > 1 else 1000
+    if best * 1000 < int(scores.max()) * needed:
+        return "", 0
     return candidates[found[0][1]], best * 1000 // (best + second)
 
 

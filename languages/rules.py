@@ -23,6 +23,7 @@ _MODE_MARKS = (b"-*-", b"vi:", b"vim", b"Vim", b"ex:")
 _LONGEST_LINE = 1000
 
 _WORD = re.compile(rb"[A-Za-z]+")
+_COMMENT = re.compile(rb"(?m)^[ \t]*(?:#|//).*")
 _COMMON = re.compile(rb"\b(?:[Tt]he|of|to|that|are|be|as|a|by|not)\b")
 _COMMON_PER_MILLE = 80
 _MARKS = b"{}()[]<>;=|$\\"
@@ -78,6 +79,12 @@ def has_xml_prolog(text: bytes) -> bool:
     return text[:512].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(XML_PROLOG)
 
 
+def begins_with_tag(text: bytes) -> bool:
+    """Tell whether the first character after blanks and a byte-order mark is `<`, or there is none."""
+    head = text[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    return head.startswith(b"<") or not head
+
+
 def heuristic(extension: bytes, text: bytes) -> tuple[str, bool]:
     """Return the answer of the first rule of an extension that holds for the first 50 KB, and whether it had terms.
 
@@ -102,10 +109,10 @@ def convention(language: str, text: bytes) -> str:
 def reads_like_english(text: bytes) -> bool:
     """Tell whether the first 8 KB read like English prose: common words are frequent and the marks of programs rare.
 
-    Measured: true for 2 of Pygments' 465 example files (both short under a long licence text) and for 77 % of 320
-    licence texts and readmes.
+    Lines that begin with `#` or `//` don't count: English in the comments of a program is no prose. Measured: true
+    for 4 of Pygments' 465 example files (one of them is prose) and for 70 % of 1,280 licence texts, readmes and news.
     """
-    head = text[:_PROSE_LOOKED_AT]
+    head = _COMMENT.sub(b"", text[:_PROSE_LOOKED_AT])
     if (len(head) - len(head.translate(None, _MARKS))) * 1000 > len(head) * _MARKS_PER_MILLE:
         return False
     words = len(_WORD.findall(head))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import languages
 from filters import contamination, minhash, prose, rules
 from filters.minhash import MinHashParameters
+from pipeline.blame import blaming
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import CONTAMINATION, ID, LANGUAGE
 from pipeline.store import Store, Written
@@ -34,7 +35,7 @@ LIBRARIES = {
     "signatures": (),
     "contamination": (),
 }
-COLUMNS = ("form", "path", "declared_language", "text")
+COLUMNS = ("id", "form", "path", "declared_language", "text")
 HTML = "HTML"
 PROSE = "prose_"
 
@@ -155,7 +156,8 @@ class Annotate:
         with ExitStack() as stack:
             writers: dict[str, Any] = {}
             for batch in self.store.batches(path, COLUMNS):
-                for name, rows in self._annotate(batch, missing, found["language"], row).items():
+                annotated = blaming(lambda b, r: self._annotate(b, missing, found["language"], r), batch, row)
+                for name, rows in annotated.items():
                     if name not in writers:
                         options = {"compression": "none", "use_dictionary": False} if name == "signatures" else {}
                         file = self.stages[name].file(shard)

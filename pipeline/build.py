@@ -24,11 +24,11 @@ import pyarrow as pa
 
 from filters.keyed import below, keyed_u64
 from pipeline import annotate, crawl, decontaminate, deduplicate, judge, mixture, tokenize
-from pipeline.engine import Engine
+from pipeline.engine import Engine, cancel_left_over
 from pipeline.inputs import CrawlUnit, Lock, check_columns, crawl_units, nearest
 from pipeline.judge import Shard
 from pipeline.manifest import Manifest, ManifestError, TableSource
-from pipeline.passes import PerSource, Work, run_pass
+from pipeline.passes import PerSource, Step, Work, run_pass
 from pipeline.records import Record, commit, find
 from pipeline.schemas import ID
 from pipeline.stages import LIBRARIES, Stages
@@ -48,10 +48,14 @@ class Build:
     store: Store
     engine: Engine
     sample: float = 1.0
+    run_pass: Callable[[str, Sequence[Step], Engine, Sequence[str]], bool] = run_pass
     say: Callable[[str], None] = field(default=lambda line: print(line, file=sys.stderr, flush=True))
 
     def run(self, until: str = "plan") -> list[Record]:
-        """Run the steps up to ``until``; gives the records of all units, from documents to plan."""
+        """Run the steps up to ``until``; gives the records of all units, from documents to plan.
+
+        For who holds the lease and has called :meth:`check`.
+        """
         steps: list[Callable[[], None]] = [
             self.crawl,
             self.annotate,
@@ -61,7 +65,9 @@ class Build:
             self.select,
             self.plan,
         ]
-        self.check()
+        if left_over := cancel_left_over(self.store):
+            self.say(left_over)
+        _ = self.units
         self.lock.save()
         self.records: list[Record] = []
         for step in steps[: STEPS.index(until) + 1]:
@@ -82,6 +88,7 @@ class Build:
 
     def check(self) -> None:
         """Find every mistake in what the manifest names before any work: inputs, benchmarks, quarantine, tokenizer."""
+        self.engine.check(self.store)
         with self.manifest.at():
             _ = self.quarantine, self.benchmarks_digest
             if self.manifest.tokenizer.path is not None:
@@ -207,8 +214,8 @@ class Build:
 
     def judge(self) -> None:
         """Low-quality files are dropped by the published rules, and what a benchmark shares words with."""
-        self.say(f"judge: {len(self.shards)} shards")
         self.verdicts = judge.judge_shards(self.shards, self.stages.verdicts, self.manifest, self.store)
+        self._say_new("judge", self.verdicts)
         self.records += self.verdicts
 
     def deduplicate(self) -> None:
@@ -221,7 +228,7 @@ class Build:
     def tokenize(self) -> None:
         """Text becomes tokens, with fill-in-the-middle."""
         with self._timed("tokenizer"):
-            self.tokenizer = self._tokenizer()
+            self.tokenizer = self.make_tokenizer()
             self.records.append(self.tokenizer)
         parameters = self.manifest.fim.parameters if self.manifest.fim.components else None
         description = self.store.read_json(self.tokenizer.files[0].path)
@@ -258,7 +265,8 @@ class Build:
         unit = {"unit": shard.name, "source": shard.source, "path": shard.path, "size": shard.size}
         return unit | {"inputs": inputs, "tables": tables}
 
-    def _tokenizer(self) -> Record:
+    def make_tokenizer(self) -> Record:
+        """The tokenizer: the given one, or one trained on a sample of what is kept."""
         configuration, stage = self.manifest.tokenizer, self.stages.tokenizer
         if configuration.path is not None:
             content = self._given_tokenizer(configuration.path)
@@ -269,7 +277,7 @@ class Build:
         if known is not None:
             return known
         if configuration.train is not None:
-            texts = self._tokenizer_sample()
+            texts = self.tokenizer_sample()
             self.say(f"tokenizer: training on {sum(map(len, texts)) / 1e6:.1f} M characters")
             parameters = self.manifest.fim.parameters
             specials = [configuration.eos, *([configuration.bos] if configuration.bos else [])]
@@ -291,7 +299,8 @@ class Build:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise ManifestError(f"{path} is not a tokenizer.json", "tokenizer", "path") from None
 
-    def _tokenizer_sample(self) -> list[str]:
+    def tokenizer_sample(self) -> list[str]:
+        """The texts that the tokenizer is trained on, in the order of their documents' ids."""
         configuration = self.manifest.tokenizer.train
         assert configuration is not None
         kept = list(zip(self.shards, self.verdicts, self.duplicates, strict=True))
@@ -325,13 +334,16 @@ class Build:
 
     def plan(self) -> None:
         """Sequences of L tokens are packed."""
-        self.say(
-            f"plan: {len(self.selected.ids):,} samples to sequences of {self.manifest.plan.sequence_length:,} tokens"
-        )
         self.plans = mixture.plan(
             self.store, self.stages.plan, self.selected, self.tokens, self.line_ends, self.manifest
         )
+        self._say_new("plan", self.plans)
         self.records += self.plans
+
+    def _say_new(self, step: str, records: Sequence[Record]) -> None:
+        """Tell of a step in the driver, if it made something."""
+        if new := sum(record.is_new for record in records):
+            self.say(f"{step}: {new:,} of {len(records):,} units")
 
     def _pass(
         self,
@@ -340,10 +352,8 @@ class Build:
         units: Sequence[Unit],
         done: Callable[[Unit], bool],
     ) -> None:
-        waiting = [unit for unit in units if not done(unit)]
-        if waiting:
-            run_pass(name, PerSource(works, self.store), waiting, self.engine, done, LIBRARIES)
-        else:
+        step = Step(name, PerSource(works, self.store), units, done)
+        if not self.run_pass(name, [step], self.engine, LIBRARIES):
             self.say(f"{name}: {len(units)} units are up to date")
 
     @staticmethod

@@ -1,6 +1,7 @@
 """The ``headrace`` command."""
 
 import argparse
+import glob
 import io
 import json
 import logging
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.build import Build
+    from pipeline.manifest import Manifest
+    from pipeline.store import Store
 
 _DESCRIPTION = """\
 Headrace builds code and math corpora for language models: repositories, archives, web pages and tables in, token
@@ -23,12 +26,12 @@ _EXAMPLES = {
 examples:
   headrace build manifests/demo.yaml
   headrace build corpus.yaml --out /data/corpus --workers 16
-  headrace build corpus.yaml --sample 0.01             a hundredth of the input units, to try a manifest
+  headrace build corpus.yaml --sample 0.01             about a hundredth of the input units, to try a manifest
   headrace build corpus.yaml --until judge             stop after the verdicts
   headrace build corpus.yaml -- --runner=FlinkRunner   everything behind -- is Beam's own
 
 The same command goes on where an interrupted build was. Steps: crawl, annotate, judge, deduplicate, tokenize, select,
-plan.""",
+plan. docs/manifest.md names every key of a manifest.""",
     "plan": """\
 examples:
   headrace plan manifests/demo.yaml                    what a build would do, before anything starts""",
@@ -94,13 +97,18 @@ def _parser() -> argparse.ArgumentParser:
 
     build = add("build", "Build the corpus that a manifest describes.")
     build.add_argument("manifest", help="YAML file")
-    build.add_argument("--out", metavar="DIR", help="where the build lies (an fsspec URL); default: out/NAME")
+    out = "where the build lies (an fsspec URL); default: out/NAME below the working directory, NAME as in the manifest"
+    build.add_argument("--out", metavar="DIR", help=out)
     build.add_argument("--workers", type=int, metavar="N", help="worker processes; default: the cores of this machine")
-    build.add_argument("--sample", type=float, default=1.0, metavar="SHARE", help="only a keyed share of the units")
+    sample = (
+        "take about this share of the input units of each source (files, repositories, buckets), at least one; the "
+    )
+    sample += "units differ in size, so the share of text may be another"
+    build.add_argument("--sample", type=float, default=1.0, metavar="SHARE", help=sample)
     build.add_argument("--until", default="plan", metavar="STAGE", help="the last step to run; default: plan")
     plan = add("plan", "Show which tables exist and which would be made, why, and what that takes.")
     plan.add_argument("manifest", help="YAML file")
-    plan.add_argument("--out", metavar="DIR", help="where the build lies; default: out/NAME")
+    plan.add_argument("--out", metavar="DIR", help=out)
     verify = add("verify", "Check the files of a build and print its root digest.")
     verify.add_argument("directory", metavar="DIR")
     gc = add("gc", "Remove what no build in a directory uses, after showing it.")
@@ -132,8 +140,25 @@ def _open(options: argparse.Namespace, workers: int = 1, beam_options: Sequence[
     from pipeline.store import Store
 
     manifest = load(options.manifest)
+    _see_that_paths_exist(manifest)
     store = Store(options.out or f"out/{manifest.name}")
     return Build(manifest, store, Engine(workers, tuple(beam_options)), getattr(options, "sample", 1.0))
+
+
+def _see_that_paths_exist(manifest: "Manifest") -> None:
+    """Raise ManifestError with every local path of the manifest that isn't there. What is remote is seen when read."""
+    from pipeline.github import local_path
+    from pipeline.inputs import nearest
+    from pipeline.manifest import ManifestError
+
+    missing = []
+    for key, url in manifest.paths():
+        path = str(local_path(url) or "")
+        if path and not os.path.exists(path) and not any(glob.iglob(path, recursive=True, include_hidden=True)):
+            what = "nothing matches" if "paths" in key else "no file or folder"
+            missing.append(ManifestError(f"{what} {path}{nearest(path)}", *key))
+    if missing:
+        raise ManifestError("\n".join(manifest.place(error) for error in missing))
 
 
 def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
@@ -141,6 +166,7 @@ def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
 
     from pipeline import report, verify
     from pipeline.build import STEPS
+    from pipeline.figures import figures
     from pipeline.lease import Lease
     from pipeline.progress import human_time
 
@@ -153,6 +179,7 @@ def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
         _parser().error(f"--workers takes 1 or more, not {workers}")
     started = time.monotonic()
     build = _open(options, workers, beam_options)
+    _see_that_nobody_builds(build.store)
     build.check()
     lease = Lease(build.store)
     build.engine = replace(build.engine, on_death=lease.release)
@@ -163,13 +190,27 @@ def _build(options: argparse.Namespace, beam_options: Sequence[str]) -> int:
         part = "" if options.sample == 1 and options.until == STEPS[-1] else f".{options.sample:g}-{options.until}"
         verify.conservation(records)
         digest = verify.write_index(build.store, build.manifest.name, part, build.manifest.text, records)
-        page = report.write(build, records, digest, time.monotonic() - started)
-    print(f"done in {human_time(time.monotonic() - started)}: {len(records):,} units")
-    print(f"report: {page}")
-    for stage in build.stages.tokens.values() if options.until in ("tokenize", "select", "plan") else ():
+        tables = figures(build.store, build.manifest, records)
+        told = report.write(build, records, tables, digest, time.monotonic() - started)
+    took, units = human_time(time.monotonic() - started), f"{len(records):,} units"
+    print(f"done in {took}: {units}" if told.is_new else f"everything was up to date: {units}, seen in {took}")
+    print(f"report: {told.page}")
+    for stage in build.stages.tokens.values() if told.is_new and options.until in STEPS[4:] else ():
         print(f"tokens: {build.store.url}/{stage.directory}")
+    sys.stdout.flush()
+    for gap in told.gaps:
+        print(f"warning: {gap}", file=sys.stderr, flush=True)
     print(f"root digest {digest}")
     return 0
+
+
+def _see_that_nobody_builds(store: "Store") -> None:
+    """Raise LeaseError where another build holds the directory, before inputs are hashed, which may take long."""
+    from pipeline.lease import LEASE, Lease
+
+    if store.exists(LEASE):
+        with Lease(store):
+            pass
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -86,7 +86,11 @@ class Crawl:
             writer = _UnitWriter(self, unit, rejects)
             for container in unit.inputs:
                 for found in self._read(container):
-                    writer.add(found, form)
+                    try:
+                        writer.add(found, form)
+                    except Exception as error:
+                        error.add_note(f"document {_display(found.locator)}")
+                        raise
             writer.finish()
         return writer.commit(rejects.written)
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from filters.prose import PROSE_REASONS
-from pipeline import judge
+from pipeline import judge, overlap
 from pipeline.deduplicate import EXACT, NEAR
+from pipeline.gaps import gaps
 from pipeline.manifest import Languages, Manifest
 from pipeline.records import Record
 from pipeline.store import Store, Written
@@ -52,6 +53,7 @@ Row = dict[str, Any]
 def figures(store: Store, manifest: Manifest, records: Sequence[Record]) -> dict[str, pa.Table]:
     """Every table of figures by name, from the records of a build's units (documents to plan, or fewer)."""
     counts, rejects = count(store, manifest.languages, records), count_rejects(store, records)
+    items = overlap.items_of(store, records)
     by_group = {"languages": languages(counts), "kinds": kinds(counts), "sources": sources(manifest, records, counts)}
     return {
         "funnel": funnel(records, counts, rejects),
@@ -60,7 +62,9 @@ def figures(store: Store, manifest: Manifest, records: Sequence[Record]) -> dict
         "mixture": mixture(manifest, records, counts),
         "stages": stages(store, records),
         "redactions": redactions(records),
-        "contamination": contamination(counts, _benchmark_items(store, records)),
+        "contamination": overlap.by_benchmark(counts, items),
+        "hits": overlap.by_item(counts, items),
+        "gaps": gaps(store, manifest, records, counts),
     }
 
 
@@ -316,35 +320,6 @@ def redactions(records: Sequence[Record]) -> pa.Table:
     return pa.Table.from_pylist(
         rows, pa.schema([("source", pa.string()), ("kind", pa.string()), ("replaced", pa.int64())])
     )
-
-
-def contamination(counts: pa.Table, benchmark_of_item: Sequence[str]) -> pa.Table:
-    """By benchmark: items, items hit, documents that share words with one, and those dropped for that first reason."""
-    hit = counts.filter(pc.greater_equal(pc.fill_null(counts.column("item"), -1), 0))
-    rows: dict[str, Row] = {
-        name: {"benchmark": name, "items": 0, "items_hit": 0} for name in sorted(set(benchmark_of_item))
-    }
-    for name in benchmark_of_item:
-        rows[name]["items"] += 1
-    for item in sorted(set(hit.column("item").to_pylist())):
-        rows[benchmark_of_item[item]]["items_hit"] += 1
-    for entry in _sum(hit, ["item", "outcome"], ["documents", "text_bytes"]).to_pylist():
-        row = rows[benchmark_of_item[entry["item"]]]
-        row["documents_hit"] = row.get("documents_hit", 0) + entry["documents"]
-        if entry["outcome"] == judge.CONTAMINATION:
-            row["documents_dropped"] = row.get("documents_dropped", 0) + entry["documents"]
-            row["bytes_dropped"] = row.get("bytes_dropped", 0) + entry["text_bytes"]
-    names = ("items", "items_hit", "documents_hit", "documents_dropped", "bytes_dropped")
-    schema = pa.schema([("benchmark", pa.string()), *((name, pa.int64()) for name in names)])
-    return pa.Table.from_pylist([dict.fromkeys(names, 0) | row for row in rows.values()], schema)
-
-
-def _benchmark_items(store: Store, records: Sequence[Record]) -> list[str]:
-    """The benchmark of each item of the index."""
-    from filters.contamination import from_bytes
-
-    index = next((r for r in records if r.stage.role == "benchmarks" and r.counts["items"]), None)
-    return [] if index is None else [item.name for item in from_bytes(store.read(index.files[0].path)).items]
 
 
 def _sum(table: pa.Table, keys: Sequence[str], values: Sequence[str]) -> pa.Table:

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 OURS = ("pipeline", "filters", "languages")
-_BY_VALUE = frozenset({"pipeline.manifest"})
+_BY_VALUE = frozenset({"pipeline.manifest", "pipeline.sources"})
 """The manifest's models: what they hold enters by its value, so that a new key elsewhere renames nothing."""
 
 

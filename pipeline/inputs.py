@@ -9,20 +9,28 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline import github
 from pipeline.archives import origin_of
 from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError, Source, TableSource
-from pipeline.store import Store, open_url, sha256_of, source_files
+from pipeline.progress import Progress
+from pipeline.remote import refuse_secrets, retried
+from pipeline.store import SourceFile, StorageError, Store, is_web, open_url, sha256_of, source_files
 from pipeline.tables import column_names
+
+T = TypeVar("T")
 
 LOCK = "lock.json"
 _PEEKED = 16
+_READERS = 16
+_MOST_WRONG = 20
+_QUIET_SECONDS = 5.0
 GONE = "gone"
 """In place of a commit: the remote repository is not there (any more), which is a reject and stops nothing."""
 
@@ -80,14 +88,20 @@ class Lock:
         self._pins = _read_pins(store)
         self._changed = False
 
-    def sha256(self, url: str, change: str) -> str:
-        """The hash of a file; read again only when its size or date changed."""
-        pin = self._pins["files"].get(url)
-        if pin is None or (pin["change"] != change and "://" not in url):
-            pin = {"change": change, "sha256": sha256_of(lambda: open_url(url))}
-            self._pins["files"][url] = pin
+    def sha256s(self, files: Sequence[SourceFile]) -> list[str]:
+        """The hashes of files. Each is read once, and again only when its size, date or tag changed.
+
+        What a web server gives is pinned for good.
+        """
+        new = [file for file in files if self._is_new(file)]
+        for file, digest in zip(new, _read_all(new), strict=True):
+            self._pins["files"][file.url] = {"change": file.change, "sha256": digest}
             self._changed = True
-        return str(pin["sha256"])
+        return [str(self._pins["files"][file.url]["sha256"]) for file in files]
+
+    def _is_new(self, file: SourceFile) -> bool:
+        pin = self._pins["files"].get(file.url)
+        return pin is None or (pin["change"] != file.change and not is_web(file.url))
 
     def commit(self, repository: GitRepository) -> str:
         """The commit of a branch, as it was when this build first saw it."""
@@ -116,12 +130,33 @@ def _read_pins(store: Store) -> dict[str, Any]:
     raise ManifestError(f"{store.full(LOCK)} is damaged; remove it, and what moves is pinned anew")
 
 
+def _read_all(files: Sequence[SourceFile]) -> list[str]:
+    """SHA-256 of each file: from afar several at a time, with a line of progress when it takes long."""
+    done: set[str] = set()
+
+    def read(file: SourceFile) -> str:
+        digest = retried(file.url, lambda: sha256_of(lambda: open_url(file.url)))
+        done.add(file.url)
+        return digest
+
+    units = [{"url": file.url, "size": file.size} for file in files]
+    n_readers = _READERS if any("://" in file.url for file in files) else 1
+    progress = Progress("read inputs", units, lambda unit: unit["url"] in done, noun="files", after=_QUIET_SECONDS)
+    with progress, ThreadPoolExecutor(n_readers) as pool:
+        return list(pool.map(read, files))
+
+
 def crawl_units(source: Source, lock: Lock) -> list[CrawlUnit]:
-    """Divide a source into units; sorted by name. Raises ManifestError for a path or repository that is missing."""
+    """Divide a source into units; sorted by name. Raises ManifestError with every path or repository that is missing.
+
+    Its key is that of the first one.
+    """
     if isinstance(source, GitSource):
-        inputs = [_repository(r, lock, number) for number, r in enumerate(source.repositories)]
+        inputs = _each(source.repositories, "repositories", lambda repository: _repository(repository, lock))
     else:
-        inputs = [_file(url, change, source, lock) for url, change in _files(source.paths)]
+        found = {file.url: file for files in _each(source.paths, "paths", _files) for file in files}
+        files = [found[url] for url in sorted(found)]
+        inputs = [_file(file, digest, source) for file, digest in zip(files, lock.sha256s(files), strict=True)]
     unique = sorted({i.slug: i for i in sorted(inputs, reverse=True)}.values())
     buckets = getattr(source, "buckets", None)
     if buckets is None:
@@ -133,14 +168,28 @@ def crawl_units(source: Source, lock: Lock) -> list[CrawlUnit]:
     return [CrawlUnit(f"bucket-{b:05d}-of-{buckets:05d}", tuple(sorted(groups[b]))) for b in sorted(groups)]
 
 
-def _files(patterns: Iterable[str]) -> list[tuple[str, str]]:
-    found: dict[str, str] = {}
-    for number, pattern in enumerate(patterns):
+def _each(entries: Iterable[Any], key: str, look: Callable[[Any], T]) -> list[T]:
+    """Look at every entry of a list of the manifest; what is wrong with some is one ManifestError (the first 20)."""
+    found: list[T] = []
+    wrong: list[tuple[int, str]] = []
+    for number, entry in enumerate(entries):
+        if len(wrong) == _MOST_WRONG:
+            break
         try:
-            found.update(source_files(pattern))
-        except FileNotFoundError:
-            raise ManifestError(f"nothing matches {pattern}{nearest(pattern)}", "paths", number) from None
-    return sorted(found.items())
+            found.append(look(entry))
+        except (ManifestError, StorageError) as error:
+            wrong.append((number, str(error)))
+    if wrong:
+        raise ManifestError("\n".join(message for _, message in wrong), key, wrong[0][0])
+    return found
+
+
+def _files(pattern: str) -> list[SourceFile]:
+    try:
+        files = source_files(pattern)
+    except FileNotFoundError:
+        raise ManifestError(f"nothing matches {pattern}{nearest(pattern)}") from None
+    return [file._replace(url=file.url.removeprefix("file://")) for file in files]
 
 
 def nearest(path: str) -> str:
@@ -166,12 +215,9 @@ def check_columns(source: TableSource, units: Iterable[CrawlUnit]) -> None:
             raise ManifestError(f"{unit.inputs[0].name} has no column {wanted!r}; {hint}", "columns", "text")
 
 
-def _file(url: str, change: str, source: Source, lock: Lock) -> Input:
-    name = url.rstrip("/").rsplit("/", 1)[-1]
-    local = url.removeprefix("file://")
-    size = os.path.getsize(local) if "://" not in local else 0
-    origin = origin_of(name) if isinstance(source, ArchiveSource) else ""
-    return Input(name, lock.sha256(local, change), origin, local, size)
+def _file(file: SourceFile, digest: str, source: Source) -> Input:
+    name = file.url.rstrip("/").rsplit("/", 1)[-1]
+    return Input(name, digest, origin_of(name) if isinstance(source, ArchiveSource) else "", file.url, file.size)
 
 
 def _resolve(repository: GitRepository) -> str:
@@ -183,13 +229,14 @@ def _resolve(repository: GitRepository) -> str:
         raise
 
 
-def _repository(repository: GitRepository, lock: Lock, number: int) -> Input:
+def _repository(repository: GitRepository, lock: Lock) -> Input:
     """A repository; its name is that of its origin, with a hash, as many repositories share a last segment."""
+    refuse_secrets(repository.url)
     local = github.local_path(repository.url)
     try:
         commit = lock.commit(repository)
         origin = github.identity(local, commit) if local else github.hosted(repository.url)
     except github.GitError as error:
-        raise ManifestError(str(error), "repositories", number) from None
+        raise ManifestError(str(error)) from None
     name = f"{origin.rsplit('/', 1)[-1][:64]}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
     return Input(name, commit, origin, str(local or repository.url), 0)

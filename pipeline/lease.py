@@ -1,15 +1,21 @@
 """One build at a time in a directory.
 
 On a local disk the lease is a lock on a file, which the kernel takes back however its holder ends. Elsewhere, and for
-holders on another host, it is a file with a sign of life, which expires.
+holders on another host, it is a file with a sign of life, which expires: clocks must agree to some seconds. It changes
+hands only by writes that the store refuses if another came before (S3), or that are read again after a pause. A holder
+that finds that another took over (it slept, or was cut off) stops.
 """
 
 import fcntl
 import os
+import signal
 import socket
+import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,18 +27,34 @@ from pipeline.store import StorageError, Store, storage_errors
 LEASE = "lease.json"
 _HEARTBEAT_SECONDS = 10.0
 _EXPIRES_SECONDS = 60.0
+_CLAIMS = 20
+_STOP_SECONDS = 30.0
+_EXIT_LOST = 75
 
 
 class LeaseError(Exception):
     """Another build works in this directory."""
 
 
-class Lease:
-    """Hold the directory for the length of a ``with`` block. Raises LeaseError where another build holds it."""
+def stop_process(sentence: str) -> None:
+    """Say why and end this process as Ctrl-C does; at once if that does not help."""
+    print(f"\nheadrace: {sentence}", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_STOP_SECONDS)
+    os._exit(_EXIT_LOST)
 
-    def __init__(self, store: Store):
+
+class Lease:
+    """Hold the directory for the length of a ``with`` block. Raises LeaseError where another build holds it.
+
+    ``on_lost`` is called from another thread, with one sentence, when another build has taken over meanwhile.
+    """
+
+    def __init__(self, store: Store, on_lost: Callable[[str], None] = stop_process):
         self._store, self._token, self._stop = store, uuid.uuid4().hex, threading.Event()
+        self._on_lost = on_lost
         self._descriptor: int | None = None
+        self._held: bytes | None = None
         self._heart = threading.Thread(target=self._keep_alive, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
@@ -51,15 +73,19 @@ class Lease:
     def release(self) -> None:
         """Give the lease back. Safe to call twice."""
         self._stop.set()
-        if self._heart.ident is not None:
-            self._heart.join()
+        if self._heart.ident is not None and self._heart is not threading.current_thread():
+            self._heart.join(_HEARTBEAT_SECONDS)
         if self._descriptor is not None:
             if _is_file(self._descriptor, self._store.full(LEASE)):
                 os.unlink(self._store.full(LEASE))
             os.close(self._descriptor)
             self._descriptor = None
-        elif not self._store.is_local and self._holder().get("token") == self._token:
-            self._store.remove(LEASE)
+        elif self._held is not None:
+            held, self._held = self._held, None
+            if _age(_parse(held)) < _EXPIRES_SECONDS / 2:  # nobody can have taken it over since it was read
+                with suppress(FileNotFoundError, StorageError):
+                    if self._store.read(LEASE) == held:
+                        self._store.remove(LEASE)
 
     def _lock(self) -> None:
         path = self._store.full(LEASE)
@@ -85,44 +111,72 @@ class Lease:
             return
 
     def _claim(self) -> None:
-        holder = self._holder()
-        if holder and _is_fresh(holder) and not _is_dead(holder):
-            raise self._taken(holder)
-        if self._store.exists(LEASE):
-            self._store.remove(LEASE)
-        if not self._store.write_new(LEASE, self._content()):
-            raise self._taken(self._holder())
+        holder: dict[str, Any] = {}
+        for _ in range(_CLAIMS):
+            found = self._read()
+            holder = _parse(found or b"{}")
+            if _is_fresh(holder) and not _is_dead(holder):
+                break
+            mine = self._content()
+            if self._store.exchange(LEASE, found, mine):
+                self._held = mine
+                return
+        raise self._taken(holder)
 
     def _taken(self, holder: dict[str, Any]) -> LeaseError:
-        who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'unknown')}"
         return LeaseError(
-            f"another build works in {self._store.url} ({who}). Wait for it or stop it; the lease of a build elsewhere "
-            f"expires {_EXPIRES_SECONDS:.0f} s after its last sign of life."
+            f"another build works in {self._store.url} ({_who(holder)}). Wait for it or stop it; the lease of a build "
+            f"elsewhere expires {_EXPIRES_SECONDS:.0f} s after its last sign of life."
         )
 
     def _write(self) -> None:
-        if self._descriptor is not None:
-            os.pwrite(self._descriptor, self._content().ljust(512), 0)
-        else:
-            self._store.write(LEASE, self._content())
+        assert self._descriptor is not None
+        os.pwrite(self._descriptor, self._content().ljust(512), 0)
 
     def _content(self) -> bytes:
         return orjson.dumps({"token": self._token, "host": _host(), "pid": os.getpid(), "alive": time.time()})
 
-    def _holder(self) -> dict[str, Any]:
+    def _read(self) -> bytes | None:
         try:
-            return _parse(self._store.read(LEASE))
+            return self._store.read(LEASE)
         except FileNotFoundError:
-            return {}
+            return None
+
+    def _holder(self) -> dict[str, Any]:
+        return _parse(self._read() or b"{}")
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
-            if self._descriptor is None and self._holder().get("token") != self._token:
-                return
             try:
-                self._write()
+                if self._give_sign():
+                    continue
+                found = self._read()
             except (OSError, StorageError):
                 continue
+            holder = _parse(found or b"{}")
+            if holder.get("token") == self._token:  # an earlier sign whose answer was lost
+                self._held = found
+                continue
+            if not self._stop.is_set():
+                who = f"{_who(holder)} holds it now" if holder else f"{LEASE} was removed"
+                self._on_lost(
+                    f"this build lost its lease on {self._store.url}: {who}. It stops here, as two builds would clean "
+                    "up after each other; what was committed is kept."
+                )
+            return
+
+    def _give_sign(self) -> bool:
+        """Give a sign of life; tells whether this build still holds the lease."""
+        if self._descriptor is not None:
+            if not _is_file(self._descriptor, self._store.full(LEASE)):
+                return False
+            self._write()
+            return True
+        new = self._content()
+        if not self._store.exchange(LEASE, self._held, new):
+            return False
+        self._held = new
+        return True
 
 
 def _parse(content: bytes) -> dict[str, Any]:
@@ -141,11 +195,20 @@ def _is_file(descriptor: int, path: str) -> bool:
         return False
 
 
-def _is_fresh(holder: dict[str, Any]) -> bool:
+def _who(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'unknown')}"
+
+
+def _age(holder: dict[str, Any]) -> float:
+    """Seconds since the last sign of life; endless where there was none."""
     try:
-        return time.time() - float(holder["alive"]) < _EXPIRES_SECONDS
+        return time.time() - float(holder["alive"])
     except (KeyError, TypeError, ValueError):
-        return False
+        return float("inf")
+
+
+def _is_fresh(holder: dict[str, Any]) -> bool:
+    return _age(holder) < _EXPIRES_SECONDS
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:

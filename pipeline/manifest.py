@@ -1,33 +1,42 @@
 """The manifest: one YAML file that says what a build reads, keeps and mixes (``docs/manifest.md``).
 
-Parsed into frozen models. An unknown key, a wrong type or a missing path stops before any work, in one message that
-names file, line, key, what was expected and the nearest valid name.
+Parsed into frozen models. An unknown key, a wrong type or a name that does not exist stops before any work, in one
+message that names file, line, key, what was expected and the nearest valid name.
 """
 
 import difflib
+import json
 import os
 import posixpath
-import types
-import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import fsspec
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 import languages
 from filters.fim import FimParameters
 from filters.minhash import MinHashParameters
 from filters.prose import ProseRules
 from filters.rules import CodeRules
-from pipeline.found import Limits
-from pipeline.tables import TableColumns
+from pipeline.mistakes import Key, disagreement, explain, explain_yaml, line_of, near
+from pipeline.sources import (
+    ArchiveSource,
+    GitRepository,
+    GitSource,
+    Kind,
+    Model,
+    Name,
+    Source,
+    TableSource,
+    WarcSource,
+)
 
-Kind = Literal["code", "prose", "page", "data"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+__all__ = ["ArchiveSource", "GitRepository", "GitSource", "Source", "TableSource", "WarcSource"]
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -42,112 +51,59 @@ class ManifestError(Exception):
         self.key = key
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _Source(_Model):
-    name: Name = Field(description="name of the source; enters every document's id")
-    limits: Limits = Field(default=Limits(), description="guards while reading")
-
-
-class ArchiveSource(_Source):
-    """Tar, zip, wheel, sdist, npm tarball and deb files."""
-
-    kind: Literal["archives"]
-    paths: tuple[str, ...] = Field(min_length=1, description="files, folders or globs (fsspec URLs)")
-    buckets: int | None = Field(
-        None, gt=0, le=65536, description="crawl units: hash(origin) mod N; without it every file is a unit"
-    )
-
-
-class GitRepository(_Model):
-    """One repository, read at a commit."""
-
-    url: str = Field(description="local path or http(s) URL")
-    ref: str = Field("HEAD", description="branch, tag or commit; pinned in the lock file")
-
-
-class GitSource(_Source):
-    """Git repositories, local or remote."""
-
-    kind: Literal["git"]
-    repositories: tuple[GitRepository, ...] = Field(min_length=1)
-    buckets: int | None = Field(None, gt=0, le=65536, description="crawl units: hash(origin) mod N")
-
-
-class WarcSource(_Source):
-    """WARC files of a web crawl."""
-
-    kind: Literal["warc"]
-    paths: tuple[str, ...] = Field(min_length=1, description="files, folders or globs (fsspec URLs)")
-
-
-class TableSource(_Source):
-    """Parquet or JSON lines with a text column: an existing corpus."""
-
-    kind: Literal["tables"]
-    paths: tuple[str, ...] = Field(min_length=1, description="files, folders or globs (fsspec URLs)")
-    columns: TableColumns
-    rows_are: Kind = Field("prose", description="kind of a row that declares no language")
-
-
-Source = Annotated[ArchiveSource | GitSource | WarcSource | TableSource, Field(discriminator="kind")]
-
-
-class Languages(_Model):
+class Languages(Model):
     """Which languages are kept. The 338 are, unless dropped here; of all others only those listed."""
 
     drop: tuple[str, ...] = Field((), description="of the 338, those to drop")
     keep_other: dict[str, Kind] = Field(default={}, description="languages outside the 338, and as what kind")
 
 
-class Rules(_Model):
+class Rules(Model):
     """Thresholds by kind."""
 
-    code: CodeRules = CodeRules()
-    prose: ProseRules = ProseRules()
-    page: ProseRules = ProseRules()
+    code: CodeRules = Field(CodeRules(), description="of code and data: the published rules 1 to 5")
+    prose: ProseRules = Field(ProseRules(), description="of prose: documentation, books, rows of text")
+    page: ProseRules = Field(ProseRules(), description="of web pages")
 
 
-class Benchmark(_Model):
+class Benchmark(Model):
     """Texts that must not be in the corpus."""
 
-    name: str
+    name: str = Field(description="name of the benchmark, for the report")
     path: str = Field(description="JSON lines (also gzip), or any text file: one item")
     fields: tuple[str, ...] = Field((), description="the fields of a JSON line that are joined to the item's text")
     id: str | None = Field(None, description="the field that names an item")
 
 
-class Decontamination(_Model):
+class Decontamination(Model):
     """n-gram overlap with benchmark texts (DeepSeek-Coder section 2.1, DeepSeekMath section 2.1)."""
 
-    benchmarks: tuple[Benchmark, ...] = ()
+    benchmarks: tuple[Benchmark, ...] = Field((), description="files of texts that must not be in the corpus")
     ngram: int = Field(10, ge=3, le=50, description="words in common that drop a document")
     shortest: int = Field(3, ge=1, description="shorter benchmark texts are ignored; up to ngram - 1: exact match")
 
 
-class Component(_Model):
+class Component(Model):
     """A part of the mixture: the documents that match every condition given; the first component that fits wins."""
 
-    name: Name
-    kinds: tuple[Kind, ...] | None = None
-    sources: tuple[Name, ...] | None = None
-    languages: tuple[str, ...] | None = None
+    name: Name = Field(description="name of the component")
+    kinds: tuple[Kind, ...] | None = Field(None, description="only documents of these kinds")
+    sources: tuple[Name, ...] | None = Field(None, description="only documents of these sources")
+    languages: tuple[str, ...] | None = Field(None, description="only documents of these languages")
 
 
-class TrainTokenizer(_Model):
+class TrainTokenizer(Model):
     """A byte-level BPE trained on a hashed sample of what is kept."""
 
     vocabulary: int = Field(32_000, ge=300, le=1_000_000, description="entries, special tokens included")
     sample_bytes: int = Field(16_000_000, gt=0, description="text to train on")
 
 
-class Tokenizer(_Model):
+class Tokenizer(Model):
     """A Hugging Face ``tokenizer.json``, or one trained here."""
 
     path: str | None = Field(None, description="a tokenizer.json (fsspec URL)")
-    train: TrainTokenizer | None = None
+    train: TrainTokenizer | None = Field(None, description="train one, instead of a path")
     add: tuple[str, ...] = Field((), description="control tokens to append, in this order, where the file lacks them")
     eos: str = Field("<｜end▁of▁sentence｜>", description="content of the end-of-text token")
     bos: str | None = Field(None, description="content of a token to put before every sample")
@@ -155,46 +111,48 @@ class Tokenizer(_Model):
     @model_validator(mode="after")
     def _one_of_two(self) -> "Tokenizer":
         if (self.path is None) == (self.train is None):
-            raise ValueError("give either path or train")
+            raise ValueError("give either path (a tokenizer.json) or train, and not both")
         return self
 
 
-class Redaction(_Model):
+class Redaction(Model):
     """Personal data and secrets that are replaced by a placeholder in the text that is tokenised."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether anything is replaced")
 
 
-class Fim(_Model):
+class Fim(Model):
     """Fill-in-the-middle, per document before packing."""
 
-    components: tuple[Name, ...] = ()
+    components: tuple[Name, ...] = Field((), description="components whose samples are rearranged")
     max_tokens: int = Field(4096, gt=8, description="longer samples are left whole; a plan with a smaller L is refused")
-    parameters: FimParameters = FimParameters()
+    parameters: FimParameters = Field(FimParameters(), description="how many samples, and the control tokens")
 
 
-class Split(_Model):
+class Split(Model):
     """Shares of origins kept apart from training."""
 
-    validation: Share = 0.0
-    held_out: Share = 0.0
+    validation: Share = Field(0.0, description="share of the origins (packages, repositories, domains, works)")
+    held_out: Share = Field(0.0, description="share of the origins, for a last test")
 
 
-class Mixture(_Model):
+class Mixture(Model):
     """Weights of the components. The loader applies them: a changed weight rebuilds nothing."""
 
-    weights: dict[Name, Annotated[float, Field(gt=0)]] = Field(default={}, description="any scale; by component")
+    weights: dict[Name, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default={}, description="by component, on any scale"
+    )
     budget_tokens: int | None = Field(None, gt=0, description="tokens of a training run, for the report")
     max_tokens_per_origin: int | None = Field(None, gt=0, description="cap of one origin, in one component")
 
 
-class Plan(_Model):
+class Plan(Model):
     """Sequences for one length."""
 
-    sequence_length: int = Field(4096, ge=16, le=1 << 24)
+    sequence_length: int = Field(4096, ge=16, le=1 << 24, description="tokens of a sequence, L")
 
 
-class Shards(_Model):
+class Shards(Model):
     """Where shards are cut. Part of what makes the documents: a change crawls again."""
 
     text_bytes: int = Field(64_000_000, gt=0, description="a shard of documents is cut at this size of text")
@@ -202,24 +160,26 @@ class Shards(_Model):
     row_group_bytes: int = Field(8_000_000, gt=0, description="text of one row group, what a worker holds at once")
 
 
-class Manifest(_Model):
+class Manifest(Model):
     """A build."""
 
-    name: Name
+    name: Name = Field(description="name of the build")
     seed: int = Field(0, ge=0, lt=1 << 63, description="every random choice is a keyed hash of it")
-    sources: tuple[Source, ...] = Field(min_length=1)
-    shards: Shards = Shards()
-    languages: Languages = Languages()
-    rules: Rules = Rules()
-    deduplicate: MinHashParameters = MinHashParameters()
-    decontaminate: Decontamination = Decontamination()
-    redact: Redaction = Redaction()
-    components: tuple[Component, ...] = Field(min_length=1)
-    tokenizer: Tokenizer
-    fim: Fim = Fim()
-    split: Split = Split()
-    mixture: Mixture = Mixture()
-    plan: Plan = Plan()
+    sources: tuple[Source, ...] = Field(min_length=1, description="what is read")
+    shards: Shards = Field(Shards(), description="where shards are cut; a change crawls again")
+    languages: Languages = Field(Languages(), description="which languages are kept")
+    rules: Rules = Field(Rules(), description="thresholds by kind of document")
+    deduplicate: MinHashParameters = Field(MinHashParameters(), description="what near-duplicates are")
+    decontaminate: Decontamination = Field(Decontamination(), description="overlap with benchmarks")
+    redact: Redaction = Field(Redaction(), description="personal data and secrets")
+    components: tuple[Component, ...] = Field(
+        min_length=1, description="parts of the mixture; the first that fits wins"
+    )
+    tokenizer: Tokenizer = Field(description="given or trained")
+    fim: Fim = Field(Fim(), description="fill-in-the-middle, per document before packing")
+    split: Split = Field(Split(), description="shares kept apart from training, by origin")
+    mixture: Mixture = Field(Mixture(), description="weights of the components")
+    plan: Plan = Field(Plan(), description="sequences of one length")
     quarantine: str | None = Field(None, description="a file with one SHA-256 of raw bytes a line, to be left out")
     _text: str = PrivateAttr("")
     _path: str = PrivateAttr("")
@@ -236,54 +196,83 @@ class Manifest(_Model):
         try:
             yield
         except ManifestError as error:
-            full = [*key, *error.key]
-            line = _line(self._node, full) if self._node is not None else 0
-            raise ManifestError(f"{self._path}:{line}: {'.'.join(map(str, full))}: {error}") from None
+            raise ManifestError(self.place(error, *key)) from None
+
+    def place(self, error: ManifestError, *key: str | int) -> str:
+        """The message of an error behind file, line and key."""
+        full = [*key, *error.key]
+        line = line_of(self._node, full) if self._node is not None else 0
+        return f"{self._path}:{line}: {'.'.join(map(str, full))}: {error}"
+
+    def paths(self) -> Iterator[tuple[Key, str]]:
+        """Every path, glob and URL of the manifest, with its key."""
+        for n, source in enumerate(self.sources):
+            if isinstance(source, GitSource):
+                yield from ((("sources", n, "repositories", m), r.url) for m, r in enumerate(source.repositories))
+            else:
+                yield from ((("sources", n, "paths", m), path) for m, path in enumerate(source.paths))
+        for n, benchmark in enumerate(self.decontaminate.benchmarks):
+            yield ("decontaminate", "benchmarks", n, "path"), benchmark.path
+        for key, path in ((("tokenizer", "path"), self.tokenizer.path), (("quarantine",), self.quarantine)):
+            if path is not None:
+                yield key, path
 
     @model_validator(mode="after")
-    def _names_agree(self) -> "Manifest":
-        for what, names in (
-            ("source", [s.name for s in self.sources]),
-            ("component", [c.name for c in self.components]),
-        ):
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"two {what}s are named {name!r}; a name stands once")
-        components = [c.name for c in self.components]
-        for key, used in (("mixture.weights", self.mixture.weights), ("fim.components", self.fim.components)):
-            for name in used:
-                if name not in components:
-                    raise ValueError(f"{key} names the component {name!r}{_near(name, components)}")
-        sources = [s.name for s in self.sources]
-        for component in self.components:
-            for name in component.sources or ():
-                if name not in sources:
-                    raise ValueError(f"component {component.name!r} names the source {name!r}{_near(name, sources)}")
-        self._languages_exist()
+    def _parts_agree(self) -> "Manifest":
+        found = [*self._names(), *self._languages_named()]
         if self.fim.components and self.fim.max_tokens > self.plan.sequence_length:
-            raise ValueError(
-                f"fim.max_tokens is {self.fim.max_tokens}, above plan.sequence_length {self.plan.sequence_length}: a "
-                "sample with FIM is never cut, so lower fim.max_tokens or plan longer sequences"
-            )
+            message = f"{self.fim.max_tokens} is above plan.sequence_length {self.plan.sequence_length}: a sample with "
+            message += "FIM is never cut, so lower fim.max_tokens or plan longer sequences"
+            found.append((("fim", "max_tokens"), message))
         if self.split.validation + self.split.held_out > 0.9:
-            raise ValueError("split.validation and split.held_out leave under 10 % to train on")
+            found.append((("split",), "validation and held_out leave under 10 % to train on"))
+        if found:
+            raise disagreement(found)
         return self
 
-    def _languages_exist(self) -> None:
+    def _names(self) -> Iterator[tuple[Key, str]]:
+        """What names of sources and components are wrong, with their keys."""
+        sources, components = [s.name for s in self.sources], [c.name for c in self.components]
+        for what, names in (("source", sources), ("component", components)):
+            for n, name in enumerate(names):
+                if name in names[:n]:
+                    yield (f"{what}s", n, "name"), f"two {what}s are named {name!r}; a name stands once"
+        used: list[tuple[Key, str]] = [(("mixture", "weights", name), name) for name in self.mixture.weights]
+        used += [(("fim", "components", n), name) for n, name in enumerate(self.fim.components)]
+        for key, name in used:
+            if name not in components:
+                yield key, f"there is no component {name!r}{near(name, components)}"
+        for n, component in enumerate(self.components):
+            for m, name in enumerate(component.sources or ()):
+                if name not in sources:
+                    yield ("components", n, "sources", m), f"there is no source {name!r}{near(name, sources)}"
+
+    def _languages_named(self) -> Iterator[tuple[Key, str]]:
+        """What names of languages are wrong, with their keys."""
         known = [language.name for language in languages.table()]
         others = [language.name.removeprefix("other:") for language in languages.outside()] + ["unknown"]
-        wanted = [("languages.drop", name, known) for name in self.languages.drop]
-        wanted += [("languages.keep_other", name, others) for name in self.languages.keep_other]
-        for component in self.components:
-            every = [*known, *(f"other:{name}" for name in others)]
-            wanted += [(f"component {component.name!r}", name, every) for name in component.languages or ()]
-        for where, name, valid in wanted:
-            if name not in valid:
-                close = [v for v in valid if v.lower() == name.lower()] or difflib.get_close_matches(
-                    name, valid, 1, 0.5
-                )
-                hint = f"did you mean {close[0]!r}?" if close else "`headrace languages` lists them"
-                raise ValueError(f"{where} names the language {name!r}, which does not exist; {hint}")
+        for n, name in enumerate(self.languages.drop):
+            if name in others:
+                yield ("languages", "drop", n), f"{name!r} is not one of the 338, and dropped unless keep_other has it"
+            elif name not in known:
+                yield ("languages", "drop", n), _no_language(name, known)
+        for name in self.languages.keep_other:
+            if name in known:
+                yield ("languages", "keep_other", name), f"{name!r} is one of the 338, which are kept; leave it out"
+            elif name not in others:
+                yield ("languages", "keep_other", name), _no_language(name, others)
+        every = [*known, *(f"other:{name}" for name in others)]
+        for n, component in enumerate(self.components):
+            for m, name in enumerate(component.languages or ()):
+                if name not in every:
+                    yield ("components", n, "languages", m), _no_language(name, every)
+
+
+def _no_language(name: str, valid: list[str]) -> str:
+    close = [v for v in valid if v.lower().removeprefix("other:") == name.lower()]
+    close = close or difflib.get_close_matches(name, valid, 1, 0.5)
+    hint = f"did you mean {close[0]!r}?" if close else "`headrace languages` lists the 338"
+    return f"there is no language {name!r}; {hint}"
 
 
 def load(path: str) -> Manifest:
@@ -307,26 +296,17 @@ def parse(text: str, path: str) -> Manifest:
         node = yaml.compose(text, Loader=yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader)
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise ManifestError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(value, dict):
+        raise ManifestError(explain_yaml(error, text, path)) from None
+    if node is None or not isinstance(value, dict):
         raise ManifestError(f"{path}: a manifest is a mapping of keys to values, such as `name: my-corpus`")
     _refuse_repeated_keys(node, path)
     try:
-        manifest = Manifest.model_validate_json(_json(value))
+        manifest = Manifest.model_validate_json(json.dumps(value, default=str))
     except ValidationError as error:
-        lines = [_explain(e, node, path) for e in error.errors()]
-        raise ManifestError("\n".join(dict.fromkeys(lines))) from None
+        raise ManifestError("\n".join(explain(error.errors(), node, path, Manifest))) from None
     manifest = _absolute(manifest, path)
     manifest._text, manifest._path, manifest._node = text, path, node
     return manifest
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, default=str)
 
 
 def _refuse_repeated_keys(node: Any, path: str) -> None:
@@ -335,77 +315,15 @@ def _refuse_repeated_keys(node: Any, path: str) -> None:
         for key, child in node.value:
             if str(key.value) in seen:
                 raise ManifestError(f"{path}:{key.start_mark.line + 1}: the key {key.value!r} stands twice")
+            if key.tag.endswith(":timestamp"):
+                raise ManifestError(
+                    f"{path}:{key.start_mark.line + 1}: the key {key.value} is a date; put it in quotes"
+                )
             seen.add(str(key.value))
             _refuse_repeated_keys(child, path)
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
             _refuse_repeated_keys(child, path)
-
-
-def _explain(error: Any, node: Any, path: str) -> str:
-    loc = [part for part in error["loc"] if part not in ("archives", "git", "warc", "tables")]
-    line = _line(node, loc)
-    key = ".".join(str(part) for part in loc) or "manifest"
-    given = error.get("input")
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        valid = _fields_at(error["loc"][:-1])
-        message = f"unknown key{_near(str(loc[-1]), valid)}"
-    elif error["type"] == "missing":
-        message = "this key is missing"
-    elif error["type"] == "union_tag_invalid":
-        message = f"kind {given.get('kind')!r}{_near(str(given.get('kind')), ['archives', 'git', 'warc', 'tables'])}"
-    elif error["type"] == "union_tag_not_found":
-        message = "the source's kind is missing (archives, git, warc or tables)"
-    elif not isinstance(given, dict | list):
-        message = f"{message}, got {given!r}"
-    return f"{path}:{line}: {key}: {message}"
-
-
-def _line(node: Any, loc: list[Any]) -> int:
-    line: int = node.start_mark.line + 1
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            match = next(((k, v) for k, v in node.value if k.value == str(part)), None)
-            if match is None:
-                break
-            line, node = match[0].start_mark.line + 1, match[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _fields_at(loc: tuple[Any, ...]) -> list[str]:
-    """The keys that are valid where an error stands."""
-    kind: Any = Manifest
-    for part in loc:
-        if part in ("archives", "git", "warc", "tables") and kind is Source:
-            kind = {"archives": ArchiveSource, "git": GitSource, "warc": WarcSource, "tables": TableSource}[part]
-        elif isinstance(part, str) and isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = _model_in(kind.model_fields[part].annotation) if part in kind.model_fields else None
-        if kind is None:
-            return []
-    return list(getattr(kind, "model_fields", ()))
-
-
-def _model_in(annotation: Any) -> Any:
-    if annotation == Source or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        return annotation
-    if typing.get_origin(annotation) in (tuple, typing.Union, types.UnionType):
-        return next((m for m in map(_model_in, typing.get_args(annotation)) if m is not None), None)
-    return None
-
-
-def _near(name: str, valid: list[str]) -> str:
-    if not valid:
-        return ", which does not exist"
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    if close:
-        return f", which does not exist; did you mean {close[0]!r}?"
-    return f", which does not exist; valid: {', '.join(sorted(valid))}"
 
 
 def _absolute(manifest: Manifest, path: str) -> Manifest:

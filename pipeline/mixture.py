@@ -9,16 +9,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
+from numba import njit
+from numpy.typing import DTypeLike, NDArray
 
 from filters.keyed import keyed_u64_batch
 from pipeline.manifest import Manifest
-from pipeline.packing import best_fit, cut
+from pipeline.packing import best_fit, cut, most_pieces
 from pipeline.records import Record, Stage, commit, find
 from pipeline.schemas import PLAN, SELECTION
 from pipeline.store import Store, fixed_rows
@@ -27,98 +28,99 @@ from pipeline.token_shards import TokenShard
 SELECT_MODULES = ("pipeline.mixture",)
 PLAN_MODULES = ("pipeline.mixture", "pipeline.packing")
 CAP = "origin_cap"
+_MOST = 2**32 - 1
 _SEQUENCES_PER_BATCH = 65_536
 _WINDOW = 16_384
+_BLOCK = 1 << 20
+_LOW, _32 = np.uint64(2**32 - 1), np.uint64(32)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Samples:
-    """Every sample of the build in columns: ``ids`` (n, 16) uint8; ``shard`` and ``row`` say where its tokens lie."""
+    """Every sample of the build in columns, 36 bytes a sample; ``shard`` and ``row`` say where its tokens lie.
+
+    ``component`` and ``split`` number ``components`` and ``splits``; ``origin`` numbers pairs of source and origin.
+    """
 
     ids: NDArray[np.uint8]
-    shard: NDArray[np.int64]
-    row: NDArray[np.int64]
-    n_tokens: NDArray[np.int64]
-    component: NDArray[np.int64]
-    split: NDArray[np.int64]
-    origin: NDArray[np.int64]
+    shard: NDArray[np.uint32]
+    row: NDArray[np.uint32]
+    n_tokens: NDArray[np.uint32]
+    origin: NDArray[np.uint32]
+    component: NDArray[np.uint16]
+    split: NDArray[np.uint8]
     is_fim: NDArray[np.bool_]
-    components: tuple[str, ...]
-    splits: tuple[str, ...]
+    components: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
-    def where(self, rows: NDArray[Any]) -> "Samples":
-        """Some of the samples."""
-        columns = (self.ids, self.shard, self.row, self.n_tokens, self.component, self.split, self.origin, self.is_fim)
-        ids, shard, row, n_tokens, component, split, origin, is_fim = (column[rows] for column in columns)
-        return Samples(ids, shard, row, n_tokens, component, split, origin, is_fim, self.components, self.splits)
+    @staticmethod
+    def empty(n: int) -> "Samples":
+        """Columns to be filled."""
+        ids, origin = np.empty((n, 16), np.uint8), np.zeros(n, np.uint32)
+        shard, row, n_tokens = (np.empty(n, np.uint32) for _ in range(3))
+        return Samples(
+            ids, shard, row, n_tokens, origin, np.empty(n, np.uint16), np.empty(n, np.uint8), np.empty(n, bool)
+        )
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Drop the others, one column after another, so that no two copies of all stand in memory."""
+        for name in ("ids", "shard", "row", "n_tokens", "origin", "component", "split", "is_fim"):
+            setattr(self, name, getattr(self, name)[rows])
 
 
 def read_samples(store: Store, shards: Sequence[Record]) -> Samples:
-    """Read the small columns of every token shard; component, split and (source, origin) become numbers."""
-    columns = ["sample_id", "n_tokens", "component", "split", "source", "origin", "fim"]
-    numbers = {"component": _Numbers(), "split": _Numbers(), "origin": _Numbers()}
-    parts: dict[str, list[Any]] = {name: [] for name in ("ids", "shard", "row", "n_tokens", "fim", *numbers)}
+    """Read the small columns of every token shard. Raises ValueError for more than 2**32 - 1 samples."""
+    n = sum(record.files[0].rows for record in shards)
+    if n > _MOST:
+        raise ValueError(f"{n:,} samples, expected at most {_MOST:,} in one build")
+    samples, end = Samples.empty(n), 0
+    components: dict[str, int] = {}
+    splits: dict[str, int] = {}
+    origins = []
     for number, record in enumerate(shards):
-        row = 0
-        for batch in store.batches(record.files[0].path, columns):
-            parts["ids"].append(fixed_rows(batch.column("sample_id")))
-            parts["shard"].append(np.full(batch.num_rows, number, np.int64))
-            parts["row"].append(np.arange(row, row + batch.num_rows))
-            parts["n_tokens"].append(batch.column("n_tokens").to_numpy().astype(np.int64))
-            parts["fim"].append(batch.column("fim").to_numpy(zero_copy_only=False))
-            sources, origins = batch.column("source").to_pylist(), batch.column("origin").to_pylist()
-            joined = pa.array([f"{s}\0{o}" for s, o in zip(sources, origins, strict=True)], pa.string())
-            parts["origin"].append(numbers["origin"].of(joined))
-            for name in ("component", "split"):
-                parts[name].append(numbers[name].of(batch.column(name)))
-            row += batch.num_rows
-    empty = {"ids": np.empty((0, 16), np.uint8), "fim": np.empty(0, bool)}
-    joined_parts = {
-        name: np.concatenate([*chunks, empty.get(name, np.empty(0, np.int64))]) for name, chunks in parts.items()
-    }
-    return Samples(
-        joined_parts["ids"],
-        joined_parts["shard"],
-        joined_parts["row"],
-        joined_parts["n_tokens"],
-        joined_parts["component"],
-        joined_parts["split"],
-        joined_parts["origin"],
-        joined_parts["fim"],
-        numbers["component"].names,
-        numbers["split"].names,
-    )
+        columns = ["sample_id", "n_tokens", "component", "split", "origin", "fim"]
+        table = store.read_table(record.files[0].path, columns)
+        rows = slice(end, end + record.files[0].rows)
+        samples.ids[rows] = fixed_rows(table.column("sample_id"))
+        samples.shard[rows], samples.row[rows] = number, np.arange(table.num_rows)
+        samples.n_tokens[rows] = table.column("n_tokens").to_numpy()
+        samples.is_fim[rows] = table.column("fim").to_numpy()
+        samples.component[rows] = _numbers(table.column("component"), components, np.uint16)
+        samples.split[rows] = _numbers(table.column("split"), splits, np.uint8)
+        origin = table.column("origin").combine_chunks().dictionary_encode()
+        names = pc.binary_join_element_wise(record.stage.source, origin.dictionary, "\0").cast(pa.large_string())
+        origins.append(pa.DictionaryArray.from_arrays(origin.indices, names))
+        end = rows.stop
+    if origins:
+        unified = pa.chunked_array(origins).unify_dictionaries()
+        np.concatenate([chunk.indices for chunk in unified.chunks], out=samples.origin, casting="unsafe")
+    samples.components, samples.splits = tuple(components), tuple(splits)
+    return samples
 
 
-class _Numbers:
-    """Numbers strings in the order in which they come; the numbers serve grouping only, never an order."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._seen)
-
-    def of(self, values: pa.Array) -> NDArray[np.int64]:
-        encoded = values.dictionary_encode()
-        known = [self._seen.setdefault(value, len(self._seen)) for value in encoded.dictionary.to_pylist()]
-        return np.asarray(np.array(known, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+def _numbers(values: pa.ChunkedArray, seen: dict[str, int], kind: DTypeLike) -> NDArray[np.unsignedinteger]:
+    """Number a few different strings in the order in which they come; for grouping only, never for an order."""
+    encoded = values.combine_chunks().dictionary_encode()
+    known = np.array([seen.setdefault(value, len(seen)) for value in encoded.dictionary.to_pylist()], kind)
+    return np.asarray(known[encoded.indices.to_numpy()])
 
 
 def over_cap(samples: Samples, cap: int | None, seed: int) -> NDArray[np.bool_]:
     """Which samples exceed the cap of their origin in their component: taken in keyed order until it is reached."""
-    if cap is None or not len(samples.ids):
-        return np.zeros(len(samples.ids), bool)
-    order = _keyed_order(samples.ids, seed, "cap", (samples.origin, samples.component))
-    group = np.stack([samples.origin[order], samples.component[order]])
-    is_first = np.concatenate([[True], (group[:, 1:] != group[:, :-1]).any(axis=0)])
-    running = np.cumsum(samples.n_tokens[order])
-    before = running - samples.n_tokens[order]
-    start = np.maximum.accumulate(np.where(is_first, before, 0))
-    result = np.zeros(len(order), bool)
-    result[order] = running - start > cap
+    n = len(samples.ids)
+    result = np.zeros(n, bool)
+    if cap is not None and n:
+        order = _keyed_order(samples.ids, np.arange(n, dtype=np.uint32), seed, "cap")
+        taken = np.zeros((int(samples.origin.max()) + 1, int(samples.component.max()) + 1), np.int64)
+        _over_cap(order, samples.origin, samples.component, samples.n_tokens, cap, taken, result)
     return result
+
+
+@njit(cache=True, nogil=True)
+def _over_cap(order, origin, component, n_tokens, cap, taken, result):  # type: ignore[no-untyped-def]
+    for i in order:
+        taken[origin[i], component[i]] += n_tokens[i]
+        result[i] = taken[origin[i], component[i]] > cap
 
 
 def select(
@@ -130,54 +132,73 @@ def select(
     """
     samples = read_samples(store, [record for _, _, record in tokens])
     is_over = over_cap(samples, manifest.mixture.max_tokens_per_origin, manifest.seed)
-    bounds = np.searchsorted(samples.shard, np.arange(len(tokens) + 1))
-    records = []
-    for number, (source, name, record) in enumerate(tokens):
-        reasons = np.where(is_over[bounds[number] : bounds[number + 1]], CAP, "")
-        rows = pa.RecordBatch.from_arrays([pa.array(reasons, pa.string())], schema=SELECTION)
-        inputs = {"tokens": record.digest, "reasons": hashlib.sha256(orjson.dumps(reasons.tolist())).hexdigest()}
+    records, end = [], 0
+    for source, name, record in tokens:
+        start, end = end, end + record.files[0].rows
+        mine = is_over[start:end]
+        inputs = {"tokens": record.digest, "reasons": hashlib.sha256(mine.tobytes()).hexdigest()}
         stage = stages[source]
         known = find(store, stage, name, inputs)
         if known is None:
+            reasons = pa.array(["", CAP], pa.string()).take(pa.array(mine.astype(np.uint8)))
+            rows = pa.RecordBatch.from_arrays([reasons], schema=SELECTION)
             written = store.write_table(stage.file(name), SELECTION, [rows])
-            rows_here = slice(bounds[number], bounds[number + 1])
-            dropped = int(samples.n_tokens[rows_here][is_over[rows_here]].sum())
-            counts = {"dropped": int((reasons == CAP).sum()), "dropped_tokens": dropped}
+            counts = {"dropped": int(mine.sum()), "dropped_tokens": int(samples.n_tokens[start:end][mine].sum())}
             known = commit(store, Record(stage, name, inputs, (written,), counts))
         records.append(known)
-    return samples.where(~is_over), records
+    if is_over.any():
+        samples.keep(~is_over)
+    return samples, records
 
 
 @dataclass(frozen=True)
 class Pieces:
     """Runs of tokens to be packed, in stream order: sample number, first token, length."""
 
-    sample: NDArray[np.int64]
-    start: NDArray[np.int64]
-    length: NDArray[np.int64]
+    sample: NDArray[np.uint32]
+    start: NDArray[np.uint32]
+    length: NDArray[np.uint32]
 
 
 def pieces_of(
-    samples: Samples, length: int, line_ends: NDArray[np.bool_], shard_of: Callable[[int], TokenShard]
+    samples: Samples,
+    order: NDArray[np.uint32],
+    length: int,
+    line_ends: NDArray[np.bool_],
+    shard_of: Callable[[int], TokenShard],
 ) -> Pieces:
-    """Samples longer than ``length`` are cut at line ends; all others stay whole."""
-    is_long = samples.n_tokens > length
-    if (is_long & samples.is_fim).any():
+    """Pieces of the samples in this order: those longer than ``length`` are cut at line ends, others stay whole."""
+    n_tokens = samples.n_tokens[order]
+    long_ones = np.flatnonzero(n_tokens > length)
+    if not len(long_ones):
+        return Pieces(order, np.zeros_like(order), n_tokens)
+    if samples.is_fim[order[long_ones]].any():
         raise AssertionError("a sample with FIM is longer than a sequence")
-    counts = np.ones(len(samples.ids), np.int64)
-    starts_of: dict[int, NDArray[np.int64]] = {}
-    long_ones = np.flatnonzero(is_long)
-    for i in long_ones[np.argsort(samples.shard[long_ones], kind="stable")].tolist():
-        tokens = shard_of(int(samples.shard[i])).tokens(int(samples.row[i]))
-        starts_of[i] = cut(len(tokens), np.flatnonzero(line_ends[tokens]) + 1, length)
-        counts[i] = len(starts_of[i])
-    first = np.concatenate([[0], np.cumsum(counts)])
-    start = np.zeros(first[-1], np.int64)
-    size = np.repeat(samples.n_tokens, counts)
-    for i, starts in starts_of.items():
-        start[first[i] : first[i + 1]] = starts
-        size[first[i] : first[i + 1]] = np.diff([*starts, samples.n_tokens[i]])
-    return Pieces(np.repeat(np.arange(len(counts)), counts), start, size)
+    starts, cuts = _cut(samples, order[long_ones], length, line_ends, shard_of)
+    counts, is_long = np.ones(len(order), np.int64), np.zeros(len(order), bool)
+    counts[long_ones], is_long[long_ones] = cuts, True
+    sample, end = np.repeat(order, counts), np.repeat(n_tokens, counts)
+    start = np.zeros_like(sample)
+    start[np.repeat(is_long, counts)] = starts
+    np.copyto(end[:-1], start[1:], where=start[1:] > 0)
+    return Pieces(sample, start, np.subtract(end, start, out=end))
+
+
+def _cut(
+    samples: Samples,
+    rows: NDArray[np.uint32],
+    length: int,
+    line_ends: NDArray[np.bool_],
+    shard_of: Callable[[int], TokenShard],
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Where the pieces of long samples start, one sample after another, and how many each has."""
+    room = most_pieces(samples.n_tokens[rows].astype(np.int64), length)
+    first = np.cumsum(room) - room
+    starts, counts = np.empty(int(room.sum()), np.uint32), np.empty(len(rows), np.int64)
+    for i in np.lexsort((samples.row[rows], samples.shard[rows])):
+        tokens = shard_of(int(samples.shard[rows[i]])).tokens(int(samples.row[rows[i]]))
+        counts[i] = cut(tokens, line_ends, length, starts[first[i] : first[i] + room[i]])
+    return starts[np.arange(len(starts)) - np.repeat(first, room) < np.repeat(counts, room)], counts
 
 
 def plan(
@@ -189,82 +210,84 @@ def plan(
     manifest: Manifest,
 ) -> list[Record]:
     """Pack the selected samples of each split and component; writes the list of token shards and the plan's tables."""
-    length, store_digest = manifest.plan.sequence_length, hashlib.sha256()
+    length = manifest.plan.sequence_length
     listed = [{"source": source, "shard": name, "digest": record.digest} for source, name, record in tokens]
-    store_digest.update(orjson.dumps(listed) + samples.ids.tobytes())
-    inputs = {"samples": store_digest.hexdigest()}
+    digest = hashlib.sha256(orjson.dumps(listed))
+    digest.update(np.ascontiguousarray(samples.ids).data)
+    inputs = {"samples": digest.hexdigest()}
     shard_of = lru_cache(maxsize=1)(lambda number: TokenShard(store, tokens[number][2].files[0].path))
     records = [_write_shard_list(store, stage, inputs, tokens)]
     for split in sorted(samples.splits):
         for component in sorted(samples.components):
-            rows = (samples.split == samples.splits.index(split)) & (
-                samples.component == samples.components.index(component)
-            )
+            is_part = samples.split == samples.splits.index(split)
+            is_part &= samples.component == samples.components.index(component)
             unit = f"{split}-{component}"
-            if not rows.any():
+            if not is_part.any():
                 continue
             known = find(store, stage, unit, inputs)
             if known is None:
-                part = samples.where(np.flatnonzero(rows))
-                part = part.where(_keyed_order(part.ids, manifest.seed, "pack", ()))
-                known = _plan_part(store, stage, unit, inputs, part, shard_of, line_ends, length)
+                rows = np.flatnonzero(is_part).astype(np.uint32)
+                order = _keyed_order(samples.ids, rows, manifest.seed, "pack")
+                pieces = pieces_of(samples, order, length, line_ends, shard_of)
+                if int(pieces.length.sum()) != int(samples.n_tokens[rows].sum()):
+                    raise AssertionError(
+                        f"{unit}: {samples.n_tokens[rows].sum()} tokens, {pieces.length.sum()} planned"
+                    )
+                known = _plan_part(store, stage, unit, inputs, samples, pieces, length)
             records.append(known)
     return records
 
 
 def _plan_part(
-    store: Store,
-    stage: Stage,
-    unit: str,
-    inputs: dict[str, str],
-    samples: Samples,
-    shard_of: Callable[[int], TokenShard],
-    line_ends: NDArray[np.bool_],
-    length: int,
+    store: Store, stage: Stage, unit: str, inputs: dict[str, str], samples: Samples, pieces: Pieces, length: int
 ) -> Record:
-    pieces = pieces_of(samples, length, line_ends, shard_of)
-    by_window = window_order(pieces.length)
-    bins = np.empty(len(by_window), np.int64)
-    bins[by_window] = best_fit(pieces.length[by_window], length)
-    written = store.write_table(stage.file(unit), PLAN, _sequences(samples, pieces, bins))
+    written = store.write_table(stage.file(unit), PLAN, _sequences(samples, pieces, packed(pieces.length, length)))
     n_tokens = int(pieces.length.sum())
-    counts = {"samples": len(samples.ids), "pieces": len(bins), "sequences": written.rows, "tokens": n_tokens}
-    counts |= {"padding": written.rows * length - n_tokens}
-    if n_tokens != int(samples.n_tokens.sum()):
-        raise AssertionError(f"{unit}: {int(samples.n_tokens.sum())} tokens selected, {n_tokens} planned")
+    counts = {"samples": int((pieces.start == 0).sum()), "pieces": len(pieces.length), "sequences": written.rows}
+    counts |= {"tokens": n_tokens, "padding": written.rows * length - n_tokens}
     return commit(store, Record(stage, unit, inputs, (written,), counts))
 
 
-def window_order(lengths: NDArray[np.int64], window: int = _WINDOW) -> NDArray[np.int64]:
+def packed(lengths: NDArray[np.uint32], capacity: int) -> NDArray[np.uint64]:
+    """``sequence << 32 | position`` of all pieces, ascending. Raises ValueError for more than 2**32 - 1 pieces."""
+    if len(lengths) > _MOST:
+        raise ValueError(f"{len(lengths):,} pieces, expected at most {_MOST:,} in one component and split")
+    order = window_order(lengths)
+    keys = best_fit(lengths[order], capacity).astype(np.uint64)
+    keys <<= _32
+    keys |= order
+    keys.sort()
+    return keys
+
+
+def window_order(lengths: NDArray[np.uint32], window: int = _WINDOW) -> NDArray[np.uint32]:
     """Positions in the order of packing: longest first inside each window of the stream.
 
     Plain stream order leaves 0.25 % of padding on the demo's code, this 0.14 % (docs/benchmarks.md): the short pieces
     at the end of a window fill what the long ones left. Which sequence is read when is decided by the loader.
     """
-    positions = np.arange(len(lengths))
-    return np.lexsort((positions, -lengths, positions // window))
+    order = np.empty(len(lengths), np.uint32)
+    for at in range(0, len(lengths), window):
+        some = lengths[at : at + window].astype(np.uint64)
+        longest_first = np.sort(~some << _32 | np.arange(at, at + len(some), dtype=np.uint64))
+        order[at : at + window] = longest_first & _LOW
+    return order
 
 
-def _sequences(samples: Samples, pieces: Pieces, bins: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-    order = np.argsort(bins, kind="stable")
-    counts = np.bincount(bins)
-    ends = np.cumsum(counts)
+def _sequences(samples: Samples, pieces: Pieces, keys: NDArray[np.uint64]) -> Iterator[pa.RecordBatch]:
     fields = PLAN.field("pieces").type
-    for first in range(0, len(counts), _SEQUENCES_PER_BATCH):
-        last = min(first + _SEQUENCES_PER_BATCH, len(counts))
-        begin = int(ends[first] - counts[first])
-        rows = order[begin : int(ends[last - 1])]
-        sample = pieces.sample[rows]
-        columns = (samples.shard[sample], samples.row[sample], pieces.start[rows], pieces.length[rows])
-        piece = pa.StructArray.from_arrays(
-            [pa.array(c.astype(np.uint32)) for c in columns], fields=list(fields.value_type)
-        )
-        offsets = np.concatenate([[0], np.cumsum(counts[first:last])])
-        n_tokens = np.add.reduceat(pieces.length[rows], offsets[:-1])
+    count = int(keys[-1] >> _32) + 1
+    for first in range(0, count, _SEQUENCES_PER_BATCH):
+        numbers = np.arange(first, min(first + _SEQUENCES_PER_BATCH, count) + 1, dtype=np.uint64)
+        begin, end = np.searchsorted(keys, numbers[[0, -1]] << _32)
+        rows, offsets = keys[begin:end] & _LOW, np.searchsorted(keys[begin:end], numbers << _32)
+        sample, length = pieces.sample[rows], pieces.length[rows]
+        columns = (samples.shard[sample], samples.row[sample], pieces.start[rows], length)
+        piece = pa.StructArray.from_arrays([pa.array(c) for c in columns], fields=list(fields.value_type))
         yield pa.RecordBatch.from_arrays(
             [
-                pa.array(np.arange(first, last, dtype=np.uint64)),
-                pa.array(n_tokens.astype(np.uint32)),
+                pa.array(numbers[:-1]),
+                pa.array(np.add.reduceat(length, offsets[:-1]).astype(np.uint32)),
                 pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), piece, type=fields),
             ],
             schema=PLAN,
@@ -295,10 +318,20 @@ def _write_shard_list(
     return commit(store, Record(stage, "shards", inputs, (written,), {"shards": len(rows)}))
 
 
-def _keyed_order(
-    ids: NDArray[np.uint8], seed: int, purpose: str, groups: Sequence[NDArray[np.int64]]
-) -> NDArray[np.int64]:
-    """Positions sorted by (groups, keyed hash, id)."""
-    words = np.ascontiguousarray(ids).view(">u8")
-    keys = keyed_u64_batch(seed, purpose, ids)
-    return np.lexsort((words[:, 1], words[:, 0], keys, *reversed(groups)))
+def _keyed_order(ids: NDArray[np.uint8], rows: NDArray[np.uint32], seed: int, purpose: str) -> NDArray[np.uint32]:
+    """These rows sorted by (keyed hash, id): by the hash's upper bits with the place below, then what ties in full."""
+    low = np.uint64((1 << len(rows).bit_length()) - 1)
+    keys = np.empty(len(rows), np.uint64)
+    for at in range(0, len(rows), _BLOCK):
+        hashes = keyed_u64_batch(seed, purpose, ids[rows[at : at + _BLOCK]])
+        keys[at : at + _BLOCK] = hashes & ~low | np.arange(at, at + len(hashes), dtype=np.uint64)
+    keys.sort()
+    is_tied = np.zeros(len(rows) + 1, bool)
+    is_tied[1:-1] = keys[1:] ^ keys[:-1] <= low
+    tied = np.flatnonzero(is_tied[1:] | is_tied[:-1])
+    keys &= low
+    order = rows[keys.view(np.int64)]
+    del keys
+    words = ids[order[tied]].view(">u8")
+    order[tied] = order[tied][np.lexsort((words[:, 1], words[:, 0], keyed_u64_batch(seed, purpose, ids[order[tied]])))]
+    return order

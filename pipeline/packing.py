@@ -13,37 +13,57 @@ from filters.words import trailing_zeros
 _ONES, _ZERO, _ONE = np.uint64(2**64 - 1), np.uint64(0), np.uint64(1)
 
 
-def best_fit(lengths: NDArray[np.integer], capacity: int) -> NDArray[np.int64]:
+def best_fit(lengths: NDArray[np.integer], capacity: int) -> NDArray[np.signedinteger]:
     """The bin of each of n items: the open bin with the least room that is enough, or a new one.
 
     Among bins with equal room the one that was filled last is taken. Bins are numbered in the order of opening and all
-    stay open. Raises ValueError if a length is not from 1 to ``capacity``.
+    stay open. Holds 8 bytes an item. Raises ValueError if a length is not from 1 to ``capacity``.
     """
-    lengths = np.ascontiguousarray(lengths, dtype=np.int64)
+    lengths = np.ascontiguousarray(lengths)
     if len(lengths) and (lengths.min() < 1 or lengths.max() > capacity):
         at = int(np.flatnonzero((lengths < 1) | (lengths > capacity))[0])
         raise ValueError(f"item {at} has length {lengths[at]}, expected 1 to {capacity}")
-    bins = np.empty(len(lengths), np.int64)
+    bins: NDArray[np.signedinteger] = np.empty(len(lengths), np.int32 if len(lengths) < 2**31 else np.int64)
     _best_fit(lengths, capacity, bins)
     return bins
 
 
-def cut(n_tokens: int, line_ends: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
-    """Where the pieces of a sample of ``n_tokens`` start, the first at 0; a piece ends where the next one starts.
+def most_pieces(n_tokens: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """A bound of what :func:`cut` makes of samples of ``n_tokens``: all pieces but the last fill more than half."""
+    return 2 * n_tokens // capacity + 1
 
-    ``line_ends``: ascending, the number of tokens up to the end of a line and with it. A piece has at most ``capacity``
+
+def cut(tokens: NDArray[np.uint32], line_ends: NDArray[np.bool_], capacity: int, starts: NDArray[np.uint32]) -> int:
+    """Write where the pieces of a sample start into ``starts``, the first at 0; gives their number.
+
+    ``line_ends`` tells for each id of the vocabulary whether the token ends a line. A piece has at most ``capacity``
     tokens and ends with the last line that ends in its second half; where none does (a long line), at ``capacity``.
-    Raises ValueError if ``capacity`` is below 1.
+    Raises ValueError if ``capacity`` is below 1, or for an id that is not in the vocabulary.
     """
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}, expected at least 1")
-    starts = [0]
-    while n_tokens - starts[-1] > capacity:
-        limit = starts[-1] + capacity
-        last = int(np.searchsorted(line_ends, limit, side="right")) - 1
-        end = int(line_ends[last]) if last >= 0 else 0
-        starts.append(end if 2 * (end - starts[-1]) > capacity else limit)
-    return np.array(starts, dtype=np.int64)
+    tokens, line_ends = tokens.view(np.ndarray), line_ends.view(np.ndarray)
+    for array in (tokens, line_ends):
+        array.flags.writeable = False  # memory maps are, and kernels are compiled for each kind
+    return int(_cut(tokens, line_ends, capacity, starts))
+
+
+@njit(cache=True, nogil=True)
+def _cut(tokens, line_ends, capacity, starts):  # type: ignore[no-untyped-def]
+    count, starts[0] = 1, 0
+    start = 0
+    while tokens.size - start > capacity:
+        end = start + capacity
+        while 2 * (end - start) > capacity:
+            if tokens[end - 1] >= line_ends.size:
+                raise ValueError("a token is not in the vocabulary")
+            if line_ends[tokens[end - 1]]:
+                break
+            end -= 1
+        start = end if 2 * (end - start) > capacity else start + capacity
+        starts[count] = start
+        count += 1
+    return count
 
 
 @njit(cache=True, nogil=True)
@@ -53,10 +73,10 @@ def _best_fit(lengths, capacity, bins):  # type: ignore[no-untyped-def]
     filled = np.zeros(words, np.uint64)
     summary = np.zeros(words // 64 + 1, np.uint64)
     top = np.full(capacity + 1, -1, np.int64)
-    below = np.empty(lengths.size, np.int64)
+    below = np.empty(lengths.size, bins.dtype)
     opened = 0
     for item in range(lengths.size):
-        length = lengths[item]
+        length = np.int64(lengths[item])
         room = _least_room(length, filled, summary)
         if room < 0:
             room = capacity

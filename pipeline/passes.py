@@ -1,10 +1,13 @@
 """A pass: one Beam pipeline over the units that still lack a valid output (architecture, rules 1 to 5).
 
-One shape of graph for every pass: Create, a GroupByKey that spreads the units, a ParDo that does the work of a unit,
-one leaf. The elements are numbers; the specifications of the units lie in a file. The work writes its own files and
-commits a record last, so running a bundle twice, or a pass again, changes nothing.
+One shape of graph for every pass: Create, a GroupByKey that spreads the units, a ParDo that does the work of a unit;
+where a step follows, a GroupByKey that waits for all of them; one leaf. The elements are numbers; the specifications of
+the units lie in a file. The work writes its own files and commits a record last, so running a bundle twice, or a pass
+again, changes nothing.
 """
 
+import hashlib
+import json
 import os
 import threading
 import time
@@ -32,7 +35,9 @@ _EXIT_HANGS = 76
 class Work(Protocol):
     """What a pass does to a unit. Picklable, from an importable module, its configuration in its fields."""
 
-    store: Store
+    @property
+    def store(self) -> Store:
+        """Where the build lies."""
 
     def setup(self) -> None:
         """Load what is heavy, once per process."""
@@ -62,51 +67,88 @@ class BuildFaultError(Exception):
     """Units stayed incomplete; the message names each with its cause."""
 
 
-def run_pass(
-    name: str,
-    work: Work,
-    units: Sequence[dict[str, Any]],
-    engine: Engine,
-    committed: Callable[[dict[str, Any]], bool],
-    libraries: Iterable[str] = (),
-) -> None:
-    """Run the work on every unit (largest first) and see that each was committed.
+@dataclass(frozen=True)
+class Step:
+    """Units of work that may run side by side.
 
     A unit's specification is a JSON value with at least ``unit`` (its name) and ``size`` (bytes, for the order and the
-    progress). Raises BuildFaultError where units stayed incomplete, StorageError where the output can't be written.
+    progress); ``committed`` tells whether it is done.
     """
-    if not units:
-        return
-    ordered = sorted(units, key=lambda u: (-int(u["size"]), str(u["unit"])))
-    store = work.store
-    specifications = f"work/{name}.json"
-    store.write_json(specifications, ordered)
-    do = _Do(name, work, specifications, libraries)
-    with Progress(name, ordered, committed, engine.quiet), engine.watch():
-        try:
-            with engine.pipeline() as pipeline:
-                _ = (
-                    pipeline
-                    | "Units" >> beam.Create(range(len(ordered)), reshuffle=False)
-                    | "Key" >> beam.ParDo(Key())
-                    | "Spread" >> beam.GroupByKey()
-                    | name.capitalize() >> beam.ParDo(do)
-                )
-        except StorageError:
-            raise
-        except Exception as error:
-            raise engine.explain(error) from error
-    faults = [_fault_of(store, name, u) for u in ordered if not committed(u)]
-    if faults:
-        shown = "\n".join(f"  {fault}" for fault in faults[:10])
-        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
-        raise BuildFaultError(
-            f"{name}: {len(faults)} of {len(ordered)} units stayed incomplete:\n{shown}{more}\n"
-            "The rest is done and kept; the same command tries these again."
+
+    name: str
+    work: Work
+    units: Sequence[dict[str, Any]]
+    committed: Callable[[dict[str, Any]], bool]
+
+
+def run_pass(name: str, steps: Sequence[Step], engine: Engine, libraries: Iterable[str] = ()) -> bool:
+    """Run every unit that is not committed (largest first, step after step) and see that each was. False: none was.
+
+    Raises BuildFaultError where units stayed incomplete, StorageError where the output can't be written.
+    """
+    waiting = [_Waiting.of(step) for step in steps]
+    waiting = [step for step in waiting if step.units]
+    if not waiting:
+        return False
+    units = [unit | {"step": number} for number, step in enumerate(waiting) for unit in step.units]
+
+    def committed(unit: dict[str, Any]) -> bool:
+        return bool(waiting[unit["step"]].committed(unit))
+
+    for step in waiting:
+        step.work.store.write_json(step.path, step.units)
+    with Progress(name, units, committed, engine.quiet):
+        engine.run(lambda pipeline: _graph(pipeline, waiting, libraries), waiting[0].work.store)
+    for step in waiting:
+        step.work.store.remove(step.path)
+    for step in waiting:
+        step.see_that_all_are_done()
+    return True
+
+
+@dataclass(frozen=True)
+class _Waiting(Step):
+    """What is left to do of a step. Its units lie in a file that is named by what it holds: a job that outlived its
+    driver reads its own, never those of the next."""
+
+    path: str = ""
+
+    @staticmethod
+    def of(step: Step) -> "_Waiting":
+        units = [unit for unit in step.units if not step.committed(unit)]
+        units.sort(key=lambda u: (-int(u["size"]), str(u["unit"])))
+        content = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()[:16]
+        return _Waiting(step.name, step.work, units, step.committed, f"work/{step.name}-{content}.json")
+
+    def see_that_all_are_done(self) -> None:
+        faults = [_fault_of(self.work.store, self.name, u) for u in self.units if not self.committed(u)]
+        if faults:
+            shown = "\n".join(f"  {fault}" for fault in faults[:10])
+            more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
+            raise BuildFaultError(
+                f"{self.name}: {len(faults)} of {len(self.units)} units stayed incomplete:\n{shown}{more}\n"
+                "The rest is done and kept; the same command tries these again."
+            )
+        for unit in self.units:
+            self.work.store.remove(_fault_path(self.name, unit))
+
+
+def _graph(pipeline: beam.Pipeline, steps: Sequence[_Waiting], libraries: Iterable[str]) -> None:
+    numbers = pipeline | "Units" >> beam.Create(range(len(steps[0].units)), reshuffle=False)
+    for step, following in zip(steps, [*steps[1:], None], strict=True):
+        label = step.name.capitalize()
+        done = (
+            numbers
+            | f"{label}: key" >> beam.ParDo(Key())
+            | f"{label}: spread" >> beam.GroupByKey()
+            | label >> beam.ParDo(_Do(step.name, step.work, step.path, libraries))
         )
-    for u in ordered:
-        store.remove(_fault_path(name, u))
-    store.remove(specifications)
+        if following is not None:
+            numbers = (
+                done
+                | f"{label}: all" >> beam.GroupByKey()
+                | f"{label}: next" >> beam.ParDo(_Next(len(following.units)))
+            )
 
 
 @beam.typehints.with_input_types(int)
@@ -138,6 +180,18 @@ class CheckedDoFn(beam.DoFn):
 
 @beam.typehints.with_input_types(tuple[int, Iterable[int]])
 @beam.typehints.with_output_types(int)
+class _Next(beam.DoFn):
+    """When all units of a step are done, the numbers of the units that follow."""
+
+    def __init__(self, n_units: int):
+        self._n_units = n_units
+
+    def process(self, element: tuple[int, Iterable[int]]) -> Iterator[int]:
+        yield from range(self._n_units)
+
+
+@beam.typehints.with_input_types(tuple[int, Iterable[int]])
+@beam.typehints.with_output_types(tuple[int, int])
 class _Do(CheckedDoFn):
     """Do the work of each unit. A unit that fails leaves a note and stays incomplete; the others go on."""
 
@@ -150,10 +204,10 @@ class _Do(CheckedDoFn):
         self._units = self._work.store.read_json(self._specifications)
         self._work.setup()
 
-    def process(self, element: tuple[int, Iterable[int]]) -> Iterator[int]:
+    def process(self, element: tuple[int, Iterable[int]]) -> Iterator[tuple[int, int]]:
         for number in element[1]:
             self._do(self._units[number])
-        return iter(())
+            yield 0, number
 
     def _do(self, unit: dict[str, Any]) -> None:
         try:
@@ -172,7 +226,8 @@ class _Do(CheckedDoFn):
         except (StorageError, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # a panic in an extension is no Exception
-            note = {"unit": unit["unit"], "cause": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+            cause = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+            note = {"unit": unit["unit"], "cause": cause, "trace": traceback.format_exc()}
             self._work.store.write_json(_fault_path(self._name, unit), note)
             return
         finally:

@@ -26,7 +26,10 @@ def human_time(seconds: float) -> str:
 
 
 class Progress:
-    """Watches the records of a pass from a thread and tells units and bytes done, rate and time left."""
+    """Watches the records of a pass from a thread and tells units and bytes done, rate and time left.
+
+    Looking takes at most a tenth of the time: records may lie far away. Nothing is said before ``after`` seconds.
+    """
 
     def __init__(
         self,
@@ -34,8 +37,12 @@ class Progress:
         units: Sequence[dict[str, Any]],
         committed: Callable[[dict[str, Any]], bool],
         quiet: bool = False,
+        noun: str = "units",
+        after: float = 0.0,
     ):
         self._name, self._units, self._committed = name, list(units), committed
+        self._noun, self._after = noun, after
+        self._waiting, self._size = list(units), 0
         self._total = sum(int(u["size"]) for u in units)
         self._quiet, self._terminal = quiet, sys.stderr.isatty()
         self._interval = 0.5 if self._terminal else 15.0
@@ -55,33 +62,43 @@ class Progress:
         if self._quiet:
             return
         self._thread.join()
+        self._done.clear()
         seconds = time.monotonic() - self._started
         rate = f", {human_bytes(self._total / seconds)}/s" if self._total else ""
-        done = sum(map(self._committed, self._units))
-        units = f"{done:,} units" if done == len(self._units) else f"{done:,} of {len(self._units):,} units"
-        self._say(f"{self._name}: {units} in {human_time(seconds)}{rate if done else ''}", last=True)
+        done, n = self._look(), len(self._units)
+        told = f"{done:,} {self._noun}" if done == n else f"{done:,} of {n:,} {self._noun}"
+        self._say(f"{self._name}: {told} in {human_time(seconds)}{rate if done else ''}", last=True)
 
     def _watch(self) -> None:
-        waiting, done, size = self._units, 0, 0
-        while not self._done.wait(self._interval):
-            still = []
-            for unit in waiting:
-                if self._committed(unit):
-                    done, size = done + 1, size + int(unit["size"])
-                else:
-                    still.append(unit)
-            waiting = still
-            self._say(self._line(done, size))
+        took = 0.0
+        while not self._done.wait(max(self._interval, 10 * took)):
+            started = time.monotonic()
+            done = self._look()
+            took = time.monotonic() - started
+            self._say(self._line(done))
 
-    def _line(self, done: int, size: int) -> str:
-        seconds = time.monotonic() - self._started
-        line = f"{self._name}: {done} of {len(self._units)} units, {human_bytes(size)} of {human_bytes(self._total)}"
+    def _look(self) -> int:
+        """Ask for the units that were not committed before, until the end; gives the number of those that are."""
+        waiting = []
+        for unit in self._waiting:
+            if self._done.is_set() or not self._committed(unit):
+                waiting.append(unit)
+            else:
+                self._size += int(unit["size"])
+        self._waiting = waiting
+        return len(self._units) - len(waiting)
+
+    def _line(self, done: int) -> str:
+        seconds, size, n = time.monotonic() - self._started, self._size, len(self._units)
+        line = f"{self._name}: {done} of {n} {self._noun}, {human_bytes(size)} of {human_bytes(self._total)}"
         if size:
             left = seconds * (self._total - size) / size
             line += f", {human_bytes(size / seconds)}/s, about {human_time(left)} left"
         return line
 
     def _say(self, line: str, last: bool = False) -> None:
+        if time.monotonic() - self._started < self._after:
+            return
         if self._terminal:
             print(f"\r\033[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
         else:

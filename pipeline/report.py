@@ -7,7 +7,7 @@ digest: it holds times.
 
 import platform
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
@@ -16,15 +16,17 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
 import yaml
 
-from pipeline import annotate, crawl, tokenize
-from pipeline.figures import SPLITS, figures
+from pipeline import annotate, crawl, page, tokenize
+from pipeline.figures import SPLITS
 from pipeline.fingerprint import library_version
 from pipeline.manifest import Manifest
-from pipeline.progress import human_bytes, human_time
+from pipeline.progress import human_bytes
 from pipeline.records import Record
-from pipeline.verify import read_index
+from pipeline.store import Store
+from pipeline.timings import made
 
 if TYPE_CHECKING:
     from pipeline.build import Build
@@ -39,25 +41,48 @@ STEP_ROLES = {
     "plan": "plan",
 }
 _ENGINE = ("apache-beam", "pyarrow", "numpy", "numba")
-_MOST_ROWS = 1000
+_MOST_ROWS, _MOST_ITEMS = 1000, 20
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
 
-def write(build: "Build", records: Sequence[Record], digest: str, seconds: float) -> str:
-    """Write the report of a build that ran ``seconds``; gives the path (or URL) of the page."""
+@dataclass(frozen=True)
+class Told:
+    """What a command says of a report: where its page lies, what is empty in the build, whether anything was made."""
+
+    page: str
+    gaps: tuple[str, ...]
+    is_new: bool
+
+
+def write(
+    build: "Build", records: Sequence[Record], tables: Mapping[str, pa.Table], digest: str, seconds: float
+) -> Told:
+    """Write the report of a build from its tables of figures; the last command took ``seconds``."""
     store, manifest = build.store, build.manifest
     folder = f"report/{manifest.name}"
-    tables = figures(store, manifest, records)
     for name, table in tables.items():
         store.write_table(f"{folder}/{name}.parquet", table.schema, [table.combine_chunks()])
     facts: Row = {"name": manifest.name, "root_digest": digest, "until": last_step(records), "sample": build.sample}
     facts |= {"seconds": seconds, "versions": versions(), "tables": {n: t.to_pylist() for n, t in tables.items()}}
+    facts["made"] = made(_made_before(store, folder), facts["tables"]["stages"], build.sample, seconds)
     store.write_json(f"{folder}/figures.json", facts)
     path = f"{folder}/index.html"
-    store.write(path, render(facts, manifest, _manifest_text(build), records).encode())
-    return store.full(path) if store.is_local else f"{store.url.rstrip('/')}/{path}"
+    store.write(path, render(facts, manifest, _text_of(manifest), records).encode())
+    where = store.full(path) if store.is_local else f"{store.url.rstrip('/')}/{path}"
+    return Told(where, tuple(map(_gap, facts["tables"]["gaps"])), facts["made"]["is_new"])
+
+
+def _made_before(store: Store, folder: str) -> Row:
+    try:
+        return dict(store.read_json(f"{folder}/figures.json")["made"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _gap(row: Row) -> str:
+    return f"{row['what']} {row['name']} is empty: {row['reason']}"
 
 
 def last_step(records: Sequence[Record]) -> str:
@@ -74,15 +99,10 @@ def versions() -> dict[str, str]:
     return found | {name: library_version(name) for name in (*_ENGINE, *sorted(decisive - {*_ENGINE}))}
 
 
-def _manifest_text(build: "Build") -> str:
-    try:
-        text = str(read_index(build.store, build.manifest.name)["manifest"])
-    except FileNotFoundError:
-        text = ""
-    if text:
-        return text
-    value = orjson.loads(build.manifest.model_dump_json(exclude_defaults=True))
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+def _text_of(manifest: Manifest) -> str:
+    """The manifest as it was written, else (it was made in a program) as YAML."""
+    value = orjson.loads(manifest.model_dump_json(exclude_defaults=True))
+    return manifest.text or str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 def render(facts: Row, manifest: Manifest, manifest_text: str, records: Sequence[Record]) -> str:
@@ -95,9 +115,9 @@ def render(facts: Row, manifest: Manifest, manifest_text: str, records: Sequence
         ("kinds", "Kinds", _groups(tables["kinds"], "kind", "Kind")),
         ("sources", "Sources", _sources(tables["sources"])),
         ("mixture", "Mixture", _mixture(tables["mixture"], manifest) if is_tokenized else ""),
-        ("contamination", "Benchmark overlap", _contamination(tables["contamination"])),
+        ("contamination", "Benchmark overlap", _contamination(tables["contamination"], tables["hits"])),
         ("redactions", "Redactions", _redactions(tables["redactions"])),
-        ("stages", "Time and throughput", _stages(tables["stages"], facts["seconds"])),
+        ("stages", "Time and throughput", _stages(tables["stages"], _times(facts))),
         ("versions", "Versions", _versions(facts["versions"], records)),
         ("manifest", "Manifest", f"<pre tabindex='0'>{escape(manifest_text)}</pre>"),
     ]
@@ -105,7 +125,7 @@ def render(facts: Row, manifest: Manifest, manifest_text: str, records: Sequence
     links = "".join(f"<a href='#{key}'>{title}</a>" for key, title, _ in shown)
     name = escape(facts["name"])
     body = f"<header><h1>{name}</h1><p class='digest'>root digest <code>{escape(facts['root_digest'])}</code></p>"
-    body += f"{_notes(facts)}{_tiles(tables, manifest, facts['seconds'])}<nav>{links}</nav></header><main>"
+    body += f"{_notes(facts)}{_tiles(tables, manifest, facts)}<nav>{links}</nav></header><main>"
     body += "".join(f"<section id='{key}'><h2>{title}</h2>{content}</section>" for key, title, content in shown)
     template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     return template.substitute(title=f"{name} – Headrace", body=f"{body}</main>")
@@ -116,98 +136,45 @@ def _notes(facts: Row) -> str:
     if facts["until"] != "plan":
         notes.append(f"This build stopped after the step <b>{facts['until']}</b>; what comes later isn't there yet.")
     if facts["sample"] < 1:
-        notes.append(f"Only a share of {_percent(facts['sample'])} of the input units was taken (<b>--sample</b>).")
+        notes.append(f"Only some {page.percent(facts['sample'])} of the input units were taken (<b>--sample</b>).")
+    notes += [f"The {escape(_gap(row))}." for row in facts["tables"]["gaps"]]
     return "".join(f"<p class='note'>{note}</p>" for note in notes)
 
 
-def _tiles(tables: Tables, manifest: Manifest, seconds: float) -> str:
+def _times(facts: Row) -> str:
+    """What the last command took, and the last one that made something."""
+    if facts["made"]["is_new"]:
+        return f"The last command took {page.duration(facts['seconds'])}."
+    took = f"The last command found everything up to date in {page.duration(facts['seconds'])}"
+    return f"{took}; the last one that made something took {page.duration(facts['made']['seconds'])}."
+
+
+def _tiles(tables: Tables, manifest: Manifest, facts: Row) -> str:
     at = {row["stage"]: row for row in tables["funnel"] if not row["outcome"]}
     offered, documents = at["offered"]["documents"], at["documents"]["documents"]
-    tiles = [(_short(offered), "rows offered"), (_short(documents), "documents")]
+    tiles = [(page.short(offered), "rows offered"), (page.short(documents), "documents")]
     tiles.append((human_bytes(at["documents"]["text_bytes"]), "of text"))
     if "kept" in at:
         kept = at["kept"]
-        share = _percent(kept["documents"] / documents) if documents else "none"
-        tiles.append((_short(kept["documents"]), f"documents kept ({share})"))
+        share = page.percent(kept["documents"] / documents) if documents else "none"
+        tiles.append((page.short(kept["documents"]), f"documents kept ({share})"))
         tiles.append((human_bytes(kept["text_bytes"]), "of text kept"))
         names = {row["language"] for row in tables["languages"] if row["kept_documents"]}
-        tiles.append((_short(len(names)), "languages kept"))
+        tiles.append((page.short(len(names)), "languages kept"))
     if "samples" in at:
         tokens, size = at["samples"]["tokens"], at["samples"]["text_bytes"]
-        tiles.append((_short(tokens), f"tokens ({size / tokens:.2f} bytes each)" if tokens else "tokens"))
+        tiles.append((page.short(tokens), f"tokens ({size / tokens:.2f} bytes each)" if tokens else "tokens"))
     if "planned" in at:
         sequences = sum(row["sequences"] or 0 for row in tables["mixture"])
-        tiles.append((_short(sequences), f"sequences of {manifest.plan.sequence_length:,} tokens to train on"))
-    tiles.append((_time(seconds), "time of the last run"))
-    return "<dl class='tiles'>" + "".join(f"<div><dt>{what}</dt><dd>{n}</dd></div>" for n, what in tiles) + "</dl>"
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table: heading, what a cell shows (HTML), and by what number it sorts."""
-
-    title: str
-    show: Callable[[Row], str]
-    number: Callable[[Row], float] | None = None
-    is_bar: bool = False
-
-
-def _count(title: str, key: str) -> _Column:
-    return _Column(title, lambda row: _number(row[key]), lambda row: row[key] or 0)
-
-
-def _size(title: str, key: str) -> _Column:
-    return _Column(title, lambda row: "" if row[key] is None else human_bytes(row[key]), lambda row: row[key] or 0)
-
-
-def _share(title: str, key: str) -> _Column:
-    return _Column(title, lambda row: "" if row[key] is None else _percent(row[key]), lambda row: row[key] or 0)
-
-
-def _text(title: str, key: str) -> _Column:
-    return _Column(title, lambda row: f"<bdi>{escape(str(row[key]))}</bdi>")
-
-
-def _bar(title: str, parts: Callable[[Row], Iterable[tuple[str, float, float, int]]]) -> _Column:
-    return _Column(title, lambda row: _svg(parts(row)), is_bar=True)
-
-
-def _svg(parts: Iterable[tuple[str, float, float, int]]) -> str:
-    """Bars (class, start and width as shares of the whole, line 0 or 1; line 2: both); the numbers stand beside."""
-    rects = []
-    for name, start, width, line in parts:
-        if width > 0:
-            x, w = min(1000 * start, 997.0), max(1000 * width, 3.0)
-            y, height = (3, 12) if line == 2 else (2 + 7 * line, 6)
-            rects.append(f"<rect class='{name}' x='{x:.1f}' y='{y}' width='{w:.1f}' height='{height}'/>")
-    return f"<svg viewBox='0 0 1000 18' preserveAspectRatio='none' aria-hidden='true'>{''.join(rects)}</svg>"
-
-
-def _table(
-    caption: str,
-    columns: Sequence[_Column],
-    rows: Sequence[Row],
-    row_class: Callable[[Row], str] = lambda row: "",
-    sortable: bool = False,
-) -> str:
-    kinds = ["bar" if c.is_bar else "n" if c.number else "" for c in columns]
-    heads = "".join(f"<th scope='col' class='{k}'>{c.title}</th>" for c, k in zip(columns, kinds, strict=True))
-    lines = []
-    for row in rows:
-        cells = [f"<th scope='row'>{columns[0].show(row)}</th>"]
-        for column, kind in zip(columns[1:], kinds[1:], strict=True):
-            value = f" data-v='{column.number(row)}'" if sortable and column.number else ""
-            cells.append(f"<td class='{kind}'{value}>{column.show(row)}</td>")
-        lines.append(f"<tr class='{row_class(row)}'>{''.join(cells)}</tr>")
-    return (
-        f"<div class='wide' tabindex='0' role='region' aria-label='{caption}'>"
-        f"<table class='{'sortable' if sortable else ''}'><caption>{caption}</caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        tiles.append((page.short(sequences), f"sequences of {manifest.plan.sequence_length:,} tokens to train on"))
+    seconds = page.duration(facts["seconds"])
+    what = (
+        "time of the last run"
+        if facts["made"]["is_new"]
+        else f"last run that made something; found up to date in {seconds}"
     )
-
-
-def _key(*entries: tuple[str, str]) -> str:
-    return "<p>" + "".join(f"<span class='key {name}'></span>{text}" for name, text in entries) + "</p>"
+    tiles.append((page.duration(facts["made"]["seconds"]), what))
+    return "<dl class='tiles'>" + "".join(f"<div><dt>{what}</dt><dd>{n}</dd></div>" for n, what in tiles) + "</dl>"
 
 
 _STAGES = {"rejected": "rejected: ", "dropped": "dropped: ", "left_out": "left out: "}
@@ -230,19 +197,19 @@ def _funnel(rows: Sequence[Row]) -> str:
         label = _STAGES.get(row["stage"], row["stage"]) + row["outcome"].replace("_", " ")
         drawn.append(row | {"bars": bars, "share": share, "label": label, "class": "sub" if is_drop else "main"})
     columns = [
-        _text("Step and outcome", "label"),
-        _bar("", lambda row: row["bars"]),
-        _count("Rows", "documents"),
-        _share("of offered", "share"),
-        _size("Raw", "raw_bytes"),
-        _size("Text", "text_bytes"),
-        _count("Tokens", "tokens"),
+        page.text("Step and outcome", "label"),
+        page.bar("", lambda row: row["bars"]),
+        page.count("Rows", "documents"),
+        page.share("of offered", "share"),
+        page.size("Raw", "raw_bytes"),
+        page.size("Text", "text_bytes"),
+        page.count("Tokens", "tokens"),
     ]
-    key = _key(("kept", "rows"), ("kept-2", "text"), ("drop", "rows that go"), ("drop-2", "their text"))
+    key = page.key(("kept", "rows"), ("kept-2", "text"), ("drop", "rows that go"), ("drop-2", "their text"))
     intro = (
         "<p>Every row that the sources offered has one outcome: the first reason that applied. Nothing vanishes.</p>"
     )
-    return intro + key + _table("Outcomes", columns, drawn, lambda row: row["class"])
+    return intro + key + page.table("Outcomes", columns, drawn, lambda row: row["class"])
 
 
 def _languages(rows: Sequence[Row], evidence: Sequence[Row]) -> str:
@@ -258,11 +225,11 @@ def _languages(rows: Sequence[Row], evidence: Sequence[Row]) -> str:
     more = f"<p>The first {_MOST_ROWS:,} of {len(rows):,}; all stand in languages.parquet.</p>" * (
         len(rows) > _MOST_ROWS
     )
-    return more + _groups(shown, "language", "Language", [_text("Kind", "kind")], [_text("Told by", "by")])
+    return more + _groups(shown, "language", "Language", [page.text("Kind", "kind")], [page.text("Told by", "by")])
 
 
 def _groups(
-    rows: Sequence[Row], key: str, title: str, before: Sequence[_Column] = (), after: Sequence[_Column] = ()
+    rows: Sequence[Row], key: str, title: str, before: Sequence[page.Column] = (), after: Sequence[page.Column] = ()
 ) -> str:
     if not rows:
         return ""
@@ -273,25 +240,25 @@ def _groups(
         return [("rest" if is_judged else "kept-2", kept, whole - kept, 2), ("kept", 0, kept, 2)]
 
     columns = [
-        _text(title, key),
-        _bar("", parts),
+        page.text(title, key),
+        page.bar("", parts),
         *before,
-        _count("Documents", "documents"),
-        _count("kept", "kept_documents"),
-        _size("Text", "text_bytes"),
-        _size("kept", "kept_bytes"),
-        _count("Tokens", "tokens"),
-        _count("Exact duplicates", "exact_duplicates"),
-        _count("Near-duplicates", "near_duplicates"),
+        page.count("Documents", "documents"),
+        page.count("kept", "kept_documents"),
+        page.size("Text", "text_bytes"),
+        page.size("kept", "kept_bytes"),
+        page.count("Tokens", "tokens"),
+        page.count("Exact duplicates", "exact_duplicates"),
+        page.count("Near-duplicates", "near_duplicates"),
         *after,
     ]
     entries = [("kept", "text kept"), ("rest", "text dropped")] if is_judged else [("kept-2", "text")]
-    return _key(*entries) + _table(f"{title}s", columns, rows, sortable=True)
+    return page.key(*entries) + page.table(f"{title}s", columns, rows, sortable=True)
 
 
 def _sources(rows: Sequence[Row]) -> str:
-    columns = [_text("Reads", "reads"), _count("Units", "units"), _count("Offered", "offered")]
-    return _groups(rows, "source", "Source", [*columns, _count("Rejected", "rejected")])
+    columns = [page.text("Reads", "reads"), page.count("Units", "units"), page.count("Offered", "offered")]
+    return _groups(rows, "source", "Source", [*columns, page.count("Rejected", "rejected")])
 
 
 def _mixture(rows: Sequence[Row], manifest: Manifest) -> str:
@@ -302,15 +269,15 @@ def _mixture(rows: Sequence[Row], manifest: Manifest) -> str:
         return "" if row["passes"] is None else f"{row['passes']:.2f}"
 
     columns = [
-        _text("Component", "component"),
-        _bar("", parts),
-        _share("Asked", "asked_share"),
-        _share("There is", "share"),
-        *(_count(f"Tokens, {split.replace('_', '-')}", f"{split}_tokens") for split in SPLITS),
-        _share("in FIM", "fim_share"),
-        _count("Sequences, train", "sequences"),
-        _share("Padding", "padding_share"),
-        _Column("Passes", passes, lambda row: row["passes"] or 0),
+        page.text("Component", "component"),
+        page.bar("", parts),
+        page.share("Asked", "asked_share"),
+        page.share("There is", "share"),
+        *(page.count(f"Tokens, {split.replace('_', '-')}", f"{split}_tokens") for split in SPLITS),
+        page.share("in FIM", "fim_share"),
+        page.count("Sequences, train", "sequences"),
+        page.share("Padding", "padding_share"),
+        page.Column("Passes", passes, lambda row: row["passes"] or 0),
     ]
     shown = [row | {"fim_share": row["fim_tokens"] / row["tokens"] if row["tokens"] else None} for row in rows]
     budget = manifest.mixture.budget_tokens
@@ -319,22 +286,29 @@ def _mixture(rows: Sequence[Row], manifest: Manifest) -> str:
         text += f"Passes: how often a run of {budget:,} tokens sees each component."
     elif manifest.mixture.weights:
         text += "Give <code>mixture.budget_tokens</code> to see how often."
-    key = _key(("kept", "share asked"), ("kept-2", "share of the tokens to train on"))
-    return f"{text}</p>{key}" + _table("Mixture asked and got", columns, shown)
+    key = page.key(("kept", "share asked"), ("kept-2", "share of the tokens to train on"))
+    return f"{text}</p>{key}" + page.table("Mixture asked and got", columns, shown)
 
 
-def _contamination(rows: Sequence[Row]) -> str:
+def _contamination(rows: Sequence[Row], hits: Sequence[Row]) -> str:
     if not rows:
         return ""
-    columns = [
-        _text("Benchmark", "benchmark"),
-        _count("Items", "items"),
-        _count("Items hit", "items_hit"),
-        _count("Documents that share words", "documents_hit"),
-        _count("dropped for it", "documents_dropped"),
-        _size("Text dropped", "bytes_dropped"),
+    documents = [
+        page.count("Documents that share words", "documents_hit"),
+        page.count("dropped for it", "documents_dropped"),
+        page.size("Text dropped", "bytes_dropped"),
     ]
-    return "<p>By the first item hit.</p>" + _table("Benchmark overlap", columns, rows)
+    name, columns = (
+        page.text("Benchmark", "benchmark"),
+        [page.count("Items", "items"), page.count("Items hit", "items_hit")],
+    )
+    told = "<p>A document counts for the first item that it hits.</p>"
+    told += page.table("Benchmark overlap", [name, *columns, *documents], rows)
+    if hits:
+        most = f"The {_MOST_ITEMS} items hit most, of {len(hits):,}; all stand in hits.parquet."
+        told += f"<p>{most if len(hits) > _MOST_ITEMS else 'The items hit, most first.'}</p>"
+        told += page.table("Items hit", [name, page.text("Item", "item"), *documents], hits[:_MOST_ITEMS])
+    return told
 
 
 def _redactions(rows: Sequence[Row]) -> str:
@@ -343,56 +317,33 @@ def _redactions(rows: Sequence[Row]) -> str:
     for row in rows:
         by_source.setdefault(row["source"], dict.fromkeys(kinds, 0) | {"source": row["source"]})
         by_source[row["source"]][row["kind"]] = row["replaced"]
-    columns = [_text("Source", "source"), *(_count(escape(f"<{kind}>"), kind) for kind in kinds)]
-    return _table("Placeholders put in", columns, list(by_source.values())) if rows else ""
+    columns = [page.text("Source", "source"), *(page.count(escape(f"<{kind}>"), kind) for kind in kinds)]
+    return page.table("Placeholders put in", columns, list(by_source.values())) if rows else ""
 
 
-def _stages(rows: Sequence[Row], seconds: float) -> str:
+def _stages(rows: Sequence[Row], times: str) -> str:
     if not rows:
         return ""
-    whole = sum(row["cpu_seconds"] for row in rows) or 1.0
+    whole, seconds = sum(row["cpu_seconds"] for row in rows) or 1.0, sum(row["seconds"] for row in rows)
     columns = [
-        _text("Pass", "pass"),
-        _bar("", lambda row: [("kept", 0, row["cpu_seconds"] / whole, 2)]),
-        _count("Units", "units"),
-        _count("Processes", "workers"),
-        _size("Text", "text_bytes"),
-        _Column("Time of all units", lambda row: _time(row["seconds"]), lambda row: row["seconds"]),
-        _Column("CPU time", lambda row: _time(row["cpu_seconds"]), lambda row: row["cpu_seconds"]),
-        _Column("MB/s per core", lambda row: f"{row['mb_per_core_second'] or 0:.1f}", lambda row: 0),
+        page.text("Pass", "pass"),
+        page.bar("", lambda row: [("kept", 0, row["cpu_seconds"] / whole, 2)]),
+        page.count("Units", "units"),
+        page.count("Processes", "workers"),
+        page.size("Text", "text_bytes"),
+        page.Column("Time of all units", lambda row: page.duration(row["seconds"]), lambda row: row["seconds"]),
+        page.Column("CPU time", lambda row: page.duration(row["cpu_seconds"]), lambda row: row["cpu_seconds"]),
+        page.Column("MB/s per core", lambda row: f"{row['mb_per_core_second'] or 0:.1f}", lambda row: 0),
     ]
-    text = "Each unit's last run, which may be of an earlier build command; a worker's first unit loads and compiles."
-    text += f" The last command took {_time(seconds)}."
-    return f"<p>{text}</p>{_key(('kept', 'share of the CPU time'))}" + _table("Passes", columns, rows)
+    text = f"{times} Below are the times and rates of the run that made each unit, {page.duration(seconds)} in all "
+    text += "processes together; a worker's first unit loads and compiles."
+    return f"<p>{text}</p>{page.key(('kept', 'share of the CPU time'))}" + page.table("Passes", columns, rows)
 
 
 def _versions(found: dict[str, str], records: Sequence[Record]) -> str:
     pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in found.items())
     stages = sorted({(r.stage.role, r.stage.source, r.stage.fingerprint) for r in records})
     prints = [{"role": role, "source": source, "print": print_} for role, source, print_ in stages]
-    columns = [_text("Stage", "role"), _text("Source", "source"), _text("Fingerprint", "print")]
-    table = _table("Stages", columns, prints)
+    columns = [page.text("Stage", "role"), page.text("Source", "source"), page.text("Fingerprint", "print")]
+    table = page.table("Stages", columns, prints)
     return f"<dl class='pairs'>{pairs}</dl><details><summary>Fingerprints of the stages</summary>{table}</details>"
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
-def _short(value: float) -> str:
-    """A count that a person can read: 99,999 or 2.52 M."""
-    if value < 100_000:
-        return f"{value:,.0f}"
-    for unit in ("", "k", "M", "G", "T"):
-        if value < 1000 or unit == "T":
-            return f"{value:.3g} {unit}".strip()
-        value /= 1000
-    raise AssertionError
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else human_time(seconds)

@@ -1,7 +1,7 @@
 """Files of a build on any fsspec file system: atomic writes, Arrow tables with the digest of their logical rows.
 
-A file is written under a temporary name of this attempt and renamed (local disk), or put as one object; readers
-follow records, never a listing.
+A file is written under a temporary name of this attempt and renamed (local disk), or put as one object
+(``pipeline.remote``); readers follow records, never a listing.
 """
 
 import hashlib
@@ -14,19 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from pipeline.digest import LogicalDigest
-
-
-class StorageError(Exception):
-    """The file system refused: disk full, read-only folder, no permission."""
+from pipeline.remote import Remote, file_system, refuse_secrets, retried, tag_of
+from pipeline.remote import StorageError as StorageError
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,17 @@ class Store:
 
     url: str
 
+    def __post_init__(self) -> None:
+        refuse_secrets(self.url)
+
     @cached_property
     def _fs_root(self) -> tuple[Any, str]:
-        fs, root = fsspec.url_to_fs(self.url)
+        fs, root = file_system(self.url)
         return fs, root.rstrip("/")
+
+    @cached_property
+    def _remote(self) -> Remote:
+        return Remote(self._fs_root[0])
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url}
@@ -61,7 +66,7 @@ class Store:
     @property
     def is_local(self) -> bool:
         """Whether the root lies on a local disk."""
-        return bool(self._fs_root[0].protocol in ("file", "local") or "file" in self._fs_root[0].protocol)
+        return isinstance(self._fs_root[0], LocalFileSystem)
 
     def full(self, path: str) -> str:
         """The path as the file system names it."""
@@ -70,28 +75,35 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
-        fs = self._fs_root[0]
-        return os.path.exists(self.full(path)) if self.is_local else bool(fs.exists(self.full(path)))
+        return self.size(path) is not None
 
     def size(self, path: str) -> int | None:
         """Size in bytes, or None where the file is missing."""
+        if not self.is_local:
+            head = self._remote.head(self.full(path))
+            return None if head is None else head.size
         try:
-            return int(
-                os.stat(self.full(path)).st_size if self.is_local else self._fs_root[0].info(self.full(path))["size"]
-            )
+            return os.stat(self.full(path)).st_size
         except FileNotFoundError:
             return None
 
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading, seekable."""
-        if self.is_local:
-            return open(self.full(path), "rb")
-        return cast(BinaryIO, self._fs_root[0].open(self.full(path), "rb"))
+        return open(self.full(path), "rb") if self.is_local else self._remote.open(self.full(path))
 
     def read(self, path: str) -> bytes:
         """Read a small file whole."""
+        if not self.is_local:
+            return self._remote.read(self.full(path))
         with self.open(path) as file:
             return file.read()
+
+    def read_range(self, path: str, start: int, end: int) -> bytes:
+        """Read bytes ``start`` to ``end`` of a file, in one request."""
+        if not self.is_local:
+            return self._remote.read_range(self.full(path), start, end)
+        with open(self.full(path), "rb") as file:
+            return os.pread(file.fileno(), end - start, start)
 
     def read_json(self, path: str) -> Any:
         """Read a small JSON file."""
@@ -100,10 +112,7 @@ class Store:
     def files(self, path: str = "") -> Iterator[str]:
         """List every file below a folder, sorted. For cleaning and verifying; never to find inputs."""
         fs, root = self._fs_root
-        try:
-            found = fs.find(self.full(path))
-        except FileNotFoundError:
-            return
+        found = fs.find(self.full(path)) if self.is_local else self._remote.find(self.full(path))
         for name in sorted(found):
             yield posixpath.relpath(str(name).replace(os.sep, "/"), root.replace(os.sep, "/"))
 
@@ -116,14 +125,17 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Remove a file that may be gone already."""
-        with storage_errors(path):
-            try:
-                self._fs_root[0].rm_file(self.full(path))
-            except FileNotFoundError:
-                return
+        if not self.is_local:
+            self._remote.remove(self.full(path))
+            return
+        with storage_errors(path), suppress(FileNotFoundError):
+            os.unlink(self.full(path))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder that may be gone already, with all that it holds."""
+        if not self.is_local:
+            self._remote.remove_folder(self.full(path))
+            return
         with storage_errors(path), suppress(FileNotFoundError):
             self._fs_root[0].rm(self.full(path), recursive=True)
 
@@ -140,7 +152,9 @@ class Store:
                 yield cast(BinaryIO, _Guarded(file, path))
                 with storage_errors(path):
                     file.flush()
-                    self._fs_root[0].put_file(file.name, final)
+                size = file.tell()
+                file.seek(0)
+                self._remote.put(cast(BinaryIO, file), size, final)
             return
         temporary = f"{final}.tmp.{uuid.uuid4().hex}"
         with storage_errors(path):
@@ -160,20 +174,22 @@ class Store:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file atomically."""
+        if not self.is_local:
+            self._remote.write(self.full(path), data)
+            return
         with self.create(path) as file:
             file.write(data)
 
     def write_new(self, path: str, data: bytes) -> bool:
-        """Write a small file that must not be there; tells whether this call made it.
+        """Write a small file that must not be there; tells whether it holds these bytes now. Not for local disks."""
+        return self.exchange(path, None, data)
 
-        Not for local disks. An object store is asked for a conditional write (``If-None-Match``).
+    def exchange(self, path: str, old: bytes | None, new: bytes) -> bool:
+        """Write a small file if it holds ``old`` (None: if it is not there); tells whether it holds ``new`` now.
+
+        Not for local disks. See :meth:`pipeline.remote.Remote.exchange`.
         """
-        with storage_errors(path):
-            try:
-                self._fs_root[0].pipe_file(self.full(path), data, mode="create")
-            except FileExistsError:
-                return False
-        return True
+        return self._remote.exchange(self.full(path), old, new)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write JSON with sorted keys, so that equal values are equal bytes. Names of files may be no UTF-8."""
@@ -275,28 +291,55 @@ def storage_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def source_files(pattern: str) -> list[tuple[str, str]]:
-    """Expand a path, folder or glob (an fsspec URL) to ``(URL, what changes when the file changes)``, sorted.
+class SourceFile(NamedTuple):
+    """An input file: its URL, what changes when it changes, its size in bytes (0 where a web server doesn't tell)."""
 
-    A folder stands for every file below it. Raises FileNotFoundError where nothing matches.
+    url: str
+    change: str
+    size: int
+
+
+def source_files(pattern: str) -> list[SourceFile]:
+    """Expand a path, folder or glob (an fsspec URL) to its files, sorted, by one listing.
+
+    A folder stands for every file below it. Raises FileNotFoundError where nothing matches, StorageError where the
+    place can't be listed.
     """
-    fs, path = fsspec.url_to_fs(pattern)
-    if any(mark in path for mark in "*?["):
-        found = fs.glob(path)
-    elif fs.isdir(path):
-        found = fs.find(path)
-    else:
-        found = [path] if fs.exists(path) else []
-    files = [(fs.unstrip_protocol(name), str(fs.ukey(name))) for name in sorted(found) if not fs.isdir(name)]
+    fs, path = file_system(pattern)
+    found: dict[str, Any] = retried(pattern, lambda: _listed(fs, path))
+    files = [
+        SourceFile(fs.unstrip_protocol(name), tag_of(info) or str(fs.ukey(name)), int(info.get("size") or 0))
+        for name, info in sorted(found.items())
+        if info.get("type") != "directory" and not name.endswith("/")
+    ]
     if not files:
         raise FileNotFoundError(pattern)
     return files
 
 
+def _listed(fs: Any, path: str) -> dict[str, Any]:
+    if any(mark in path for mark in "*?["):
+        found = fs.glob(path, detail=True)
+    elif is_web(path) and not fs.isdir(path):
+        found = {path: {}}
+    else:
+        found = fs.find(path, detail=True)
+    return {name: info or fs.info(name) for name, info in found.items()}
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is served by a web server, which tells little of a file and may not read ranges."""
+    return url.startswith(("http://", "https://"))
+
+
 def open_url(url: str) -> BinaryIO:
-    """Open an input for reading."""
-    fs, path = fsspec.url_to_fs(url)
-    return open(path, "rb") if "file" in fs.protocol else cast(BinaryIO, fs.open(path, "rb"))
+    """Open an input for reading. Raises FileNotFoundError."""
+    fs, path = file_system(url)
+    if isinstance(fs, LocalFileSystem):
+        return open(path, "rb")
+    if is_web(url):
+        return cast(BinaryIO, retried(url, lambda: fs.open(path, "rb")))
+    return Remote(fs).open(path)
 
 
 def sha256_of(read: Callable[[], BinaryIO]) -> str:

@@ -200,10 +200,9 @@ def _read_parquet(stream: BinaryIO, rows: _Rows) -> Iterator[Found]:
     stream.seek(0)
     try:
         file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20)
-        schema = file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
+        _check(file.schema_arrow, rows)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # a damaged name of a column is no UTF-8
         raise _damage(error) from error
-    _check(schema, rows)
     wanted = [rows.columns.text, *rows.fields.values()]
     batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=list(dict.fromkeys(wanted)), use_threads=False)
     while True:

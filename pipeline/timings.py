@@ -1,6 +1,6 @@
 """Times: what each pass of a build cost, from the notes that its units leave beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +27,8 @@ Row = dict[str, Any]
 def stages(store: Store, records: Sequence[Record]) -> pa.Table:
     """By pass: units, their seconds and CPU seconds, text in bytes, and MB of text per second of one core.
 
-    From the notes of each unit's last run, which lie beside the build and enter no digest; units without are left out.
+    From the notes of the run that made each unit, which lie beside the build and enter no digest; units without are
+    left out.
     """
     rows = []
     for name, role in STEPS.items():
@@ -46,6 +47,19 @@ def stages(store: Store, records: Sequence[Record]) -> pa.Table:
     fields = [("pass", pa.string()), *((name, pa.int64()) for name in ("units", "workers", "text_bytes"))]
     fields += [(name, pa.float64()) for name in ("seconds", "cpu_seconds", "mb_per_core_second")]
     return pa.Table.from_pylist(rows, pa.schema(fields))
+
+
+def made(before: Mapping[str, Any], passes: Sequence[Row], sample: float, seconds: float) -> Row:
+    """What is known of the last command that made something, after one that took ``seconds``.
+
+    ``before`` is what this gave after the command before (empty: nothing is known), ``passes`` the rows of
+    :func:`stages`. Gives ``seconds`` of that command, ``is_new`` where it is this one, and the notes that tell: a unit
+    that is made anew has another time.
+    """
+    notes = {f"{row['pass']} {sample:g}": [row["units"], row["seconds"]] for row in passes}
+    known = before.get("notes", {})
+    is_new = any(known.get(name) != note for name, note in notes.items())
+    return {"seconds": seconds if is_new else before.get("seconds", seconds), "is_new": is_new, "notes": known | notes}
 
 
 def _timing(store: Store, path: str) -> Row | None:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from filters import fim, redact
 from filters.fim import FimParameters
 from filters.keyed import below, keyed_u64, keyed_u64_batch
+from pipeline.blame import blaming
 from pipeline.judge import component_of, effective_kind, outcomes
 from pipeline.manifest import Component, Fim, Languages, Split, TrainTokenizer
 from pipeline.records import Record, Stage, commit
@@ -27,7 +28,7 @@ from pipeline.token_shards import token_writer
 
 MODULES = ("pipeline.tokenize",)
 LIBRARIES = ("fastokens", "google-re2")
-COLUMNS = ("id", "form", "source", "origin", "text")
+COLUMNS = ("id", "path", "form", "source", "origin", "text")
 _NEWLINE = "Ċ"
 _CONTROL = re.compile(r"<[|｜].*[|｜]>|<fim[_-].*>")
 _LONGEST = 4096
@@ -191,7 +192,7 @@ class Tokenize:
                 if len(taken):
                     kept = batch.take(pa.array(taken))
                     names = language.slice(row, batch.num_rows).take(pa.array(taken)).combine_chunks()
-                    writer.write(self._samples(kept, names, totals))
+                    writer.write(blaming(partial(self._samples, language=names, totals=totals), kept, 0))
                     read += int(kept.column("text").nbytes)
                 row += batch.num_rows
         if writer.written.rows != int(is_kept.sum()):
@@ -199,7 +200,8 @@ class Tokenize:
         commit(self.store, Record(self.stage, unit, specification["inputs"], (writer.written,), totals))
         return read
 
-    def _samples(self, batch: pa.RecordBatch, language: pa.Table, totals: dict[str, int]) -> pa.RecordBatch:
+    def _samples(self, batch: pa.RecordBatch, row: int, language: pa.Table, totals: dict[str, int]) -> pa.RecordBatch:
+        language = language.slice(row, batch.num_rows)
         source = batch.column("source")[0].as_py()
         forms = batch.column("form").to_numpy(zero_copy_only=False)
         kinds, _ = effective_kind(language, forms, self.languages)

@@ -13,7 +13,7 @@ from manifests import demo_inputs
 
 @cache
 def small_inputs() -> Path:
-    """The folder of the small set: ``code/`` (9 archives), ``pages/pages.warc.gz``, ``prose/prose.jsonl.gz``."""
+    """The folder of the small set: ``code/`` (10 archives), ``pages/pages.warc.gz``, ``prose/prose.jsonl.gz``."""
     made_by = hashlib.sha256(demo_inputs.TABLE.read_bytes() + Path(demo_inputs.__file__).read_bytes()).hexdigest()
     folder = _cache() / f"inputs-small-{made_by[:12]}"
     with _lock("small"):

@@ -99,10 +99,17 @@ class Site:
         command = self.command(*arguments)
         return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, cwd=CHECKOUT)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, start_new_session: bool = False, **environment: str) -> subprocess.Popen[str]:
         """Start a build."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(self.command(*arguments), stdout=pipe, stderr=pipe, text=True, cwd=CHECKOUT)
+        return subprocess.Popen(
+            self.command(*arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            env=os.environ | environment,
+            start_new_session=start_new_session,
+        )
 
     def headrace(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command."""

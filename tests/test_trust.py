@@ -80,7 +80,7 @@ KILLED_WHEN = {
     "crawl": "documents",
     "annotate": "signatures",
     "judge": "verdicts",
-    "deduplicate": "work/edges",
+    "deduplicate": "work/cluster",
     "tokenize": "tokens",
     "select": "selection",
     "plan": "plan",
@@ -93,7 +93,7 @@ def test_a_build_killed_in_any_pass_goes_on_where_it_was(site, fresh, step):
 
     def reached() -> bool:
         if role.startswith("work"):
-            return any((fresh.out / "work").glob("edges-*/*/*.json"))
+            return any((fresh.out / "work").glob("cluster-*/*/*.json"))
         return bool(fresh.records(role))
 
     fresh.kill_when(fresh.start("--workers", "2"), reached)
@@ -113,6 +113,19 @@ def test_a_killed_worker_ends_the_build_with_a_clear_error(site, fresh):
     _, said = build.communicate(timeout=60)
     assert build.returncode == 75
     assert "a worker process died (SIGKILL" in said
+    assert "Traceback" not in said
+    assert fresh.build("--workers", "2") == site.digest
+
+
+def test_ctrl_c_stops_a_build_with_one_sentence_and_the_same_command_goes_on(site, fresh):
+    build = fresh.start("--workers", "2", start_new_session=True)
+    while not fresh.records("documents"):
+        assert build.poll() is None
+        time.sleep(0.002)
+    os.killpg(build.pid, signal.SIGINT)
+    _, said = build.communicate(timeout=60)
+    assert build.returncode == 130, said
+    assert said.count("headrace: stopped; what was committed is kept") == 1
     assert "Traceback" not in said
     assert fresh.build("--workers", "2") == site.digest
 
@@ -320,7 +333,7 @@ def test_verify_takes_nothing_away_from_a_running_build(copy):
 
 
 def test_a_build_killed_in_deduplicate_does_not_go_on_with_edges_of_another_threshold(site, fresh, tmp_path):
-    fresh.kill_when(fresh.start("--workers", "1"), lambda: any((fresh.out / "work").glob("edges-*/*/*.json")))
+    fresh.kill_when(fresh.start("--workers", "1"), lambda: any((fresh.out / "work").glob("cluster-*/*/*.json")))
     strict = MANIFEST | {"deduplicate": {"threshold_percent": 95}}
     fresh.write(strict)
     try:

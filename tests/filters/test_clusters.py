@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.clusters import Dropped, Edges, Shared, keep_greedily, link, shared
+from filters.clusters import Dropped, Edges, Shared, deal, keep_greedily, link, shared, unite
 from filters.minhash import MinHashParameters
 
 PARAMETERS = MinHashParameters(permutations=64, bands=8, threshold_percent=70)
@@ -146,3 +146,26 @@ def test_keys_that_differ_in_few_bits_are_told_apart(shift: int) -> None:
     keys = np.arange(1000, dtype=np.uint64) << np.uint64(shift)
     found = shared(np.concatenate((keys, keys[:10])), np.arange(1010, dtype=np.uint64))
     assert found.keys.tolist() == sorted(keys[:10].tolist() * 2)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 19)), max_size=40), st.integers(1, 6))
+def test_documents_that_share_keys_are_dealt_to_one_part_in_the_order_of_their_least(pairs, n_parts) -> None:
+    n = 20
+    component = list(range(n))
+    for _, a, b in [(k, a, b) for k, a in pairs for other, b in pairs if k == other]:
+        low, high = sorted((component[a], component[b]))
+        component = [low if c == high else c for c in component]
+    ordered = sorted(pairs)
+    parent = np.arange(n, dtype=np.uint32)
+    for half in (ordered[::2], ordered[1::2], ordered):  # as partitions come: in any order, several times
+        columns = np.array(half, np.uint64).reshape(-1, 2)
+        unite(parent, np.ascontiguousarray(columns[:, 0]), np.ascontiguousarray(columns[:, 1]))
+    takes_part = np.isin(np.arange(n), [rank for _, rank in pairs])
+    parts = deal(parent, takes_part, n_parts, 99)
+    assert [int(p) == 99 for p in parts] == [not t for t in takes_part]
+    roots = sorted({component[i] for i in np.flatnonzero(takes_part)})
+    mine = [int(parts[i]) for i in np.flatnonzero(takes_part)]
+    assert mine == [int(parts[component[i]]) for i in np.flatnonzero(takes_part)]
+    assert [int(parts[r]) for r in roots] == sorted(int(parts[r]) for r in roots)
+    assert all(0 <= part < n_parts for part in mine)

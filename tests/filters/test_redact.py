@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from filters import redact as module
 from filters.redact import redact
+from filters.redact_kernel import ALL
 
 FILLER = "# nothing to see here, only a line of text that fills the reach of the kernel's vectors, twice over\n" * 2
 A36, A40 = "a1B2c3D4e5F6g7H8i9J0" * 2, "wJ4lrXU7nF3MIK7MD3NGbPxRf1CYz9z0Q2s4T6u8"
@@ -29,7 +30,7 @@ KEYS = [
     JWT,
 ]
 EMAILS = ["jane.doe+x@mail.acme.co.uk", "a@b.de", "JANE_DOE@ACME.COM", "x%y@web.io"]
-ADDRESSES = ["93.184.216.34", "8.8.8.10", "255.8.8.8"[1:], "2606:2800:220:1:248:1893:25c8:1946", "2a00:1450:4001::200e"]
+ADDRESSES = ["93.184.216.34", "8.8.8.64", "64.8.8.8", "2606:2800:220:1:248:1893:25c8:1946", "2a00:1450:4001::200e"]
 STAYS = [
     "user@example.com u@example.org u@mail.example.net root@localhost me@my.test",
     "git@github.com:org/repo.git ssh://git@gitlab.com/x hg@hg.acme.org",
@@ -38,7 +39,10 @@ STAYS = [
     "10.0.0.1 127.0.0.1 192.168.1.20 172.16.9.9 169.254.10.1 0.0.0.0 255.255.255.0 224.0.0.251 100.64.3.10",
     "192.0.2.10 198.51.100.20 203.0.113.30 2001:db8::1 fe80::1 ::1 fd00::12",
     '1.2.3.4 4.3.2.1 2.5.29.15 1.3.101.112 120.0.0.0 version 10.20.30.40 Version="11.22.33.44" Chrome/99.10.20.30',
-    "v11.22.33.44 11.22.33.44-beta 11.22.33.44.55 911.22.33.44 11.22.33.044 11.22.33.444 lib-11.22.33.44.so",
+    "sections 13.80.3.1 § 10.80.3.1 versions: 11.80.33.44 <Version>11.80.33.44</Version> foo==5.80.0.1 bar >= 5.80.0.1",
+    "cf 27.4.4.1 of the C++ norm; // 20.9.7.2, (see 27.6.1.3/24) 63.63.63.63 driver 14.28.16.8 zip 14.28.16.8",
+    'server 8.8.8.8 dns: 9.9.9.9 208.67.222.222 http://5.6.7.8:80/ ver. 93.184.216.34 "FileVersion", "6.1.7601.1"',
+    "v11.80.33.44 11.80.33.44-beta 11.80.33.44.55 911.80.33.44 11.80.33.044 11.80.33.444 lib-11.80.33.44.so",
     "std::string 12:34:56 2023:10:12 10:11:12 2001:10:12:13 2606:2800::1::2 x2606:2800::1",
     "AK" + "IA" + "IOSFODNN7EXAMPLE " + "x" + KEYS[0] + " " + KEYS[0] + "q gh" + "p_short sk" + "_live_x",
     "password = 'correct-horse-battery-staple' api_key='your-api-key-goes-here-1' token: \"${SECRET_TOKEN_OF_ENV_1}\"",
@@ -76,6 +80,60 @@ def test_an_ip_address_is_replaced_and_its_surroundings_stay(address: str, aroun
 
 def test_a_port_and_a_prefix_length_stay() -> None:
     assert run("93.184.216.34:8080 93.184.216.35/24")[0] == "<IP_ADDRESS>:8080 <IP_ADDRESS>/24"
+
+
+ANY, SMALL = (st.tuples(*[st.integers(0, most)] * 4) for most in (255, module._SMALL - 1))
+PUBLIC = st.tuples(st.sampled_from([3, 7, 11, 20, 45, 63, 64, 93, 130, 200]), *[st.integers(0, 255)] * 3)
+PLAIN = ["{}", "from {} port", "// {}", "cf. {}) of", "<!-- {} -->", "zip {}", "driver {}", "('{}', 1)", "[{}]/2"]
+MARKS = [
+    "http://{}/x",
+    "root@{}",
+    "10/Oct/2000 {}:8080",
+    "server {};",
+    "nameserver {}",
+    "DNS={}",
+    "host => '{}'",
+    'remote_addr: "{}"',
+    'ParseIP("{}")',
+    "MY_IP={}",
+    '"public_ips": ["{}"]',
+]
+NUMBERED = [
+    "version {}",
+    "Version='{}'",
+    "<version>{}<",
+    "sections {}",
+    "§ {}",
+    "ver. {}",
+    "foo=={}",
+    "x>={}",
+    "Chrome/{}",
+]
+
+
+def dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
+
+
+@settings(deadline=None)
+@given(PUBLIC.filter(lambda numbers: numbers[2:] != (0, 0)), st.sampled_from(PLAIN + MARKS))
+def test_a_public_address_with_a_number_of_64_or_more_is_replaced_and_one_below_needs_a_mark(
+    numbers: tuple[int, ...], around: str
+) -> None:
+    goes = max(numbers) >= module._SMALL or (around in MARKS and max(numbers) >= 10)
+    assert run(around.format(dotted(numbers)))[1] == [0, int(goes), 0]
+
+
+@settings(deadline=None)
+@given(SMALL, st.sampled_from(PLAIN))
+def test_four_small_numbers_without_a_mark_stay(numbers: tuple[int, ...], around: str) -> None:
+    assert run(around.format(dotted(numbers)))[1] == [0, 0, 0]
+
+
+@settings(deadline=None)
+@given(ANY, st.sampled_from(NUMBERED))
+def test_what_is_named_a_version_or_a_section_stays(numbers: tuple[int, ...], around: str) -> None:
+    assert run(around.format(dotted(numbers)))[1] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -139,6 +197,7 @@ def test_clean_text_comes_back_as_the_same_array(texts: list[str]) -> None:
 
 
 PIECES = [*EMAILS, *ADDRESSES, *KEYS, *STAYS, A40, block("", 2), block()[:90], "aws_secret_access_key=", "token='", "'"]
+PIECES += ["11.22.33.44", "ip=", "server ", "version ", ":80", "http://"]
 PARTS = st.one_of(
     st.sampled_from(PIECES),
     st.sampled_from(PIECES).flatmap(lambda s: st.integers(0, len(s)).map(lambda i: s[i:])),
@@ -152,7 +211,7 @@ PARTS = st.one_of(
         ("2606:2800::193.184.216.34", "2606:2800::<IP_ADDRESS>"),
         ("jane@acme.com_doe@acme.com", None),
         ("a@b.de%x@y.org", "<EMAIL><EMAIL>"),
-        ("93.184.216.34/8.8.8.10", "<IP_ADDRESS>/<IP_ADDRESS>"),
+        ("93.184.216.34/8.8.8.64", "<IP_ADDRESS>/<IP_ADDRESS>"),
         ("93.184.216.34@host_x%y@web.io", None),
         ("aws_secret_access_key=" + A40[1:] + "/jane@acme.com", "aws_secret_access_key=" + A40[1:] + "/<EMAIL>"),
         (KEYS[0] + "@acme.com", "<KEY>@acme.com"),
@@ -176,7 +235,7 @@ def test_redacting_twice_changes_nothing(texts: list[str]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PARTS, max_size=6).map("".join))
 def test_the_gate_lets_pass_all_that_the_rules_find(text: str) -> None:
-    found, counts = module._redact(text.encode(), module._ALL)
+    found, counts = module._redact(text.encode(), ALL)
     assert run(text) == (found.decode(), counts)
 
 

@@ -2,12 +2,14 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from languages import Verdict, cascade, classify, classify_batch, names
+from languages import Verdict, cascade, centroid, classify, classify_batch, names
 
 CASES = [
     ("src/Makefile", b"", "Makefile", "filename"),
@@ -69,6 +71,35 @@ CASES = [
     ("a.3", b".TH X 3\n", "Groff", "heuristic"),
     ("lib.so.3", b"junk", "other:unknown", "heuristic"),
     ("a.def", b"LIBRARY X\nEXPORTS\n", "other:unknown", "heuristic"),
+    ("a.s", b"f:\n\t.global f\n", "GAS", "heuristic"),
+    ("a.s", b"TEXT f(SB), $0\n\tMOVQ $1, AX\n", "Assembly", "heuristic"),
+    ("a.i", b"#if defined(SWIG_WCHAR)\n#endif\n", "SWIG", "heuristic"),
+    ("a.inc", b"ifeq ($(X),)\n  $(error no X)\nendif\n", "Makefile", "heuristic"),
+    ("a.v", b"function f;\n  f = 1;\nendfunction\n", "Verilog", "heuristic"),
+    ("a.ml", b"let sum x y = x + y\n", "OCaml", "heuristic"),
+    ("a.ml", b"let val x = 1 in x end\nfun f x = case x of 1 => 2\n", "Standard ML", "heuristic"),
+    ("a.sc", b"object Main {\n  val x = 1\n}\n", "Scala", "heuristic"),
+    ("a.pro", b"for i = 1, 2 do begin\n  print, i\nendfor\n", "other:IDL", "heuristic"),
+    ("a.pro", b"equal(X, X).\n", "other:Prolog", "heuristic"),
+    ("a.bzl", b'load("@x//:y.bzl", "z")\nz()\n', "other:Starlark", "heuristic"),
+    ("a.sv.tpl", b"% if wide:\n  logic ${name};\n% endif\n", "Mako", "heuristic"),
+    ("a.html", b"{# a theme #}\n{%- if prev %}<p>{{ prev }}</p>{% endif %}", "HTML Django", "heuristic"),
+    ("a.do", b"use data.dta, clear\nregress y x\n", "Stata", "heuristic"),
+    ("a.do", b"vlib work\nvsim top\n", "Tcl", "heuristic"),
+    ("a.do", b"// dofile\nread design -golden -f list\n", "other:unknown", "heuristic"),
+    ("a.el", b";; a comment\n(setq x 1)\n", "Emacs Lisp", "heuristic"),
+    ("a.el", b"// exclusions\nCHECKSUM: 1\n", "other:unknown", "heuristic"),
+    ("a.al", b"package X;\nuse strict;\n", "Perl", "heuristic"),
+    ("a.al", b"sub f {\n}\n", "Perl", "heuristic"),
+    ("a.al", b"VARIABLES X,Y\nEQN[1] = A*X^3+B*Y^2-R\n", "other:unknown", "heuristic"),
+    ("a.mac", b"/PREP7\nET,1,SOLID185\n", "ANSYS Parametric Design Language", "heuristic"),
+    ("a.mac", b"* a macro\nMACRO FILENAME PREFIX\n&FILENAME.\n", "other:unknown", "heuristic"),
+    ("a.props", b"\xef\xbb\xbf\n<Project/>\n", "XML", "extension"),
+    ("a.props", b"DEF01=this\nDEF02=is\n", "other:unknown", "none"),
+    ("a.mod", b"[description]\nAdds a module\n\n[tags]\nxml\n", "other:unknown", "none"),
+    ("a.inc", b"", "other:unknown", "none"),
+    ("Config.in.host", b"config X\n", "Kconfig", "glob"),
+    ("INSTALL.unix", b"x\n", "other:Text", "glob"),
     ("README.md", b"# x\n", "other:Markdown", "heuristic"),
     ("a.yaml", b"a: 1\n", "other:YAML", "extension"),
     ("a.toml", b"a = 1\n", "other:TOML", "extension"),
@@ -102,13 +133,39 @@ def test_a_candidate_is_chosen_by_statistics_where_no_rule_answers() -> None:
     assert 500 <= verdict.confidence <= 1000
 
 
-def test_an_empty_file_of_an_ambiguous_extension_takes_the_first_candidate_without_confidence() -> None:
-    assert classify(b"a.inc", b"") == Verdict("Assembly", "code", "extension", 300)
+TABLE = b"/* generated */\n" + b"".join(b"{ 0x%04X, %d, TOLO, 32 },\n" % (i, i % 7) for i in range(200))
+FILES = b"// Licensed under the terms of the licence, see there\n+incdir+${ROOT}/src\n" + b"${ROOT}/src/a_pkg.sv\n" * 40
+
+
+@pytest.mark.parametrize(("path", "text"), [(b"a.t", TABLE), (b"a.f", FILES), (b"a.tpl", FILES), (b"a.q", TABLE)])
+def test_a_text_far_from_every_candidate_of_its_extension_is_unknown(path: bytes, text: bytes) -> None:
+    assert classify(path, text) == Verdict("other:unknown", "data", "none", 0)
+
+
+ENGLISH = b"Permission to use the work is given by the owner, as long as that notice is not cut. " * 5
+
+
+def typical_text(language: str) -> bytes:
+    """The identifiers that weigh most in the vector of a language."""
+    table = pq.read_table(Path(names.__file__).with_name("centroids.parquet")).to_pydict()
+    column = centroid.centroids().index[language]
+    rows = zip(table["token"], table["languages"], table["weights"], strict=True)
+    weights = {token: dict(zip(columns, found, strict=True)).get(column, 0) for token, columns, found in rows}
+    words = sorted((word for word in weights if word.isalnum()), key=lambda word: (-weights[word], word))
+    return b"\n".join(words[:100])
+
+
+def test_a_text_is_guessed_at_only_where_no_suffix_says_that_it_is_something_else() -> None:
+    for name in (b"notes", b"notes-1.25", b".notes"):
+        assert classify(name, ENGLISH).language == "other:Text"
+    assert classify(b"notes", typical_text("COBOL")).language == "COBOL"
+    for text in (ENGLISH, typical_text("COBOL")):
+        assert classify(b"notes.output", text) == Verdict("other:unknown", "data", "none", 0)
+    assert classify(b"notes.output", b"#!/bin/sh\n").language == "Shell"
 
 
 def test_a_text_without_a_name_that_reads_like_english_is_text() -> None:
-    text = b"Permission to use the work is given by the owner, as long as that notice is not cut. " * 5
-    assert classify(b"unknown-file", text).language == "other:Text"
+    assert classify(b"unknown-file", ENGLISH).language == "other:Text"
 
 
 def test_the_longest_extension_wins_and_a_leading_dot_is_one() -> None:

@@ -77,6 +77,29 @@ def test_a_text_without_known_tokens_has_no_nearest_candidate() -> None:
     assert centroid.rank(b"int", ("no such language",)) == ("", 0)
 
 
+PYTHON = b"import os\nclass A:\n    def f(self):\n        return None if self else len(os.path.join('a', 'b'))\n" * 20
+
+
+def test_a_candidate_that_is_far_next_to_the_best_of_all_languages_is_not_named() -> None:
+    assert centroid.rank(PYTHON, ("Python", "COBOL"))[0] == "Python"
+    assert centroid.rank(PYTHON, ("COBOL", "Brainfuck")) == ("", 0)
+
+
+def test_a_lone_candidate_with_a_vector_must_be_the_nearest_of_all_languages() -> None:
+    perl = b"use strict;\nmy $x = shift;\nforeach my $y (@z) { print $y if defined $_[0]; }\n" * 10
+    assert centroid.rank(perl, ("Perl", "no such language")) == ("Perl", 1000)
+    assert centroid.rank(perl, ("Perl 6", "no such language")) == ("", 0)
+    assert centroid.rank(perl, ("Perl 6", "Brainfuck"))[0] == "Perl 6"
+
+
+def test_a_short_text_need_not_be_as_near() -> None:
+    text = b"$x = f(1);\n"
+    nearest = max(centroid._scores(text)[0])
+    score = centroid._scores(text)[0][centroid.centroids().index["ReasonML"]]
+    assert 0 < score * 1000 < nearest * centroid.NEAR_PER_MILLE
+    assert centroid.rank(text, ("ReasonML", "Brainfuck"))[0] == "ReasonML"
+
+
 def test_ties_go_to_the_earlier_candidate() -> None:
     assert centroid.rank(b"int x;", ("C", "C"))[0] == "C"
 

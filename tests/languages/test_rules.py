@@ -87,6 +87,17 @@ def test_licence_texts_read_like_english_and_programs_do_not() -> None:
     assert not rules.reads_like_english(b"")
 
 
+@pytest.mark.parametrize("mark", [b"# ", b"// ", b"  #"])
+def test_english_in_comments_is_no_prose(mark: bytes) -> None:
+    comments = mark + b"Permission to use the work is given by the owner, as long as that notice is not cut.\n"
+    assert not rules.reads_like_english(comments * 5 + b"set -e\nbuild all\n")
+
+
+@pytest.mark.parametrize(("text", "expected"), [(b"", True), (b"\xef\xbb\xbf \n<x/>", True), (b"x<y", False)])
+def test_a_tag_is_looked_for_after_a_mark_and_blanks(text: bytes, expected: bool) -> None:
+    assert rules.begins_with_tag(text) == expected
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_make_a_reader_of_evidence_raise(text: bytes) -> None:
     rules.interpreter(b"#!" + text)

@@ -3,6 +3,7 @@ import json
 import os
 import tarfile
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -65,7 +66,7 @@ def test_accuracy_on_the_example_files_of_pygments() -> None:
     cache.mkdir(parents=True, exist_ok=True)
     sdist = train_centroids.fetch_pygments(cache)
     canonical = {language.name: language.canonical for language in names.table()}
-    right = inside = accepted = outside = 0
+    right = inside = accepted = outside = foreign = misnamed = 0
     for language, name, text in train_centroids.pygments_examples(sdist):
         found = classify(name.encode(), text).language
         if language in canonical:
@@ -74,6 +75,11 @@ def test_accuracy_on_the_example_files_of_pygments() -> None:
         else:
             outside += 1
             accepted += found in canonical
+        for extension, candidates in names.lookups().extensions.items():
+            if len(candidates) > 1 and sha256(text + extension).digest()[0] < 4 and language not in candidates:
+                foreign += 1
+                misnamed += classify(b"a" + extension, text).language in canonical
     assert inside >= 370
     assert right >= 0.93 * inside
     assert accepted <= 0.1 * outside
+    assert misnamed <= 0.35 * foreign

@@ -165,7 +165,7 @@ def test_a_quarantine_is_read_in_any_case_and_leaves_the_documents_out(make: Any
 def test_the_tokenizer_is_trained_on_kept_documents_in_the_order_of_ids(make: Any, place: Any) -> None:
     build = make()
     build.run("deduplicate")
-    texts = build._tokenizer_sample()
+    texts = build.tokenizer_sample()
     assert sum(text.startswith("print('the same") for text in texts) == 1
     assert len(texts) == len(set(texts))
 

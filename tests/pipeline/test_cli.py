@@ -11,7 +11,9 @@ import pytest
 
 import languages
 from pipeline import cli
-from pipeline.lease import LEASE
+from pipeline.build import Build
+from pipeline.lease import LEASE, Lease
+from pipeline.store import Store
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 
@@ -144,6 +146,7 @@ def test_help_names_every_command_and_option(capsys: Any) -> None:
         cli.main(["build", "--help"])
     said = capsys.readouterr().out
     assert all(option in said for option in ("--out", "--workers", "--sample", "--until", "--runner"))
+    assert "about this share of the input units" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(
@@ -172,6 +175,107 @@ def test_a_wrong_manifest_is_told_before_anything_is_written(capsys: Any, tmp_pa
     assert cli.main(["build", str(tmp_path / "m.yaml"), "--out", str(tmp_path / "out")]) == 2
     assert "did you mean 'sources'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# build ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A manifest of one small table, with an empty component."""
+    texts = [" ".join(f"the w{i}x{j} and" for j in range(40)) for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (tmp_path / "m.yaml").write_text("""\
+name: rows
+sources: [{name: rows, kind: tables, paths: [rows.jsonl], columns: {text: text}}]
+components: [{name: language, kinds: [prose]}, {name: code, kinds: [code]}]
+tokenizer: {train: {vocabulary: 300, sample_bytes: 10000}}
+plan: {sequence_length: 256}
+""")
+    return tmp_path
+
+
+def build(folder: Path, *more: str) -> int:
+    return cli.main(["build", str(folder / "m.yaml"), "--out", str(folder / "out"), "--workers", "1", *more])
+
+
+def test_a_build_ends_with_its_report_tokens_warnings_and_digest_and_again_with_few_lines(
+    capfd: Any, rows: Path
+) -> None:
+    assert build(rows) == 0
+    said = capfd.readouterr()
+    lines = said.out.splitlines()
+    assert lines[0].startswith("done in ")
+    assert lines[1] == f"report: {rows}/out/report/rows/index.html"
+    assert lines[2].startswith(f"tokens: {rows}/out/tokens/rows-")
+    assert lines[3].startswith("root digest ")
+    assert said.err.splitlines()[-1] == "warning: component code is empty: no document fits it"
+    assert build(rows) == 0
+    again = capfd.readouterr()
+    assert again.out.startswith("everything was up to date: ")
+    assert again.out.splitlines()[1:] == [lines[1], lines[3]]
+    assert again.err.splitlines()[-1] == "warning: component code is empty: no document fits it"
+
+
+def test_a_directory_that_is_being_built_is_told_before_its_inputs_are_looked_at(capfd: Any, rows: Path) -> None:
+    manifest = (rows / "m.yaml").read_text()
+    (rows / "m.yaml").write_text(manifest.replace("columns: {text: text}", "columns: {text: other}"))
+    with Lease(Store(str(rows / "out"))):
+        assert build(rows) == 2
+        assert "another build works in" in capfd.readouterr().err
+        assert (rows / "out" / LEASE).exists()
+    assert build(rows) == 2
+    assert "has no column 'other'" in capfd.readouterr().err
+    assert [path for path in (rows / "out").rglob("*") if path.is_file()] == []
+
+
+def test_a_build_looks_at_its_inputs_once(monkeypatch: Any, rows: Path) -> None:
+    checked: list[bool] = []
+    check = Build.check
+
+    def noted(self: Build) -> None:
+        checked.append(self.store.exists(LEASE))
+        check(self)
+
+    monkeypatch.setattr(Build, "check", noted)
+    assert build(rows, "--until", "crawl") == 0
+    assert checked == [False]
+
+
+def test_a_lease_that_a_killed_build_left_stops_nothing(rows: Path) -> None:
+    (rows / "out").mkdir()
+    (rows / "out" / LEASE).write_text('{"host": "elsewhere", "pid": 1, "alive": 0}')
+    assert build(rows, "--until", "crawl") == 0
+    assert not (rows / "out" / LEASE).exists()
+
+
+@pytest.mark.parametrize("command", ["build", "plan"])
+def test_every_path_that_is_missing_is_told_at_once(capfd: Any, rows: Path, command: str) -> None:
+    (rows / "m.yaml").write_text("""\
+name: rows
+sources:
+  - {name: rows, kind: tables, paths: [rows.jsonl, "*.jsonl", "s3://bucket/x", "none*"], columns: {text: text}}
+  - name: git
+    kind: git
+    repositories: [{url: ../none}, {url: "https://example.org/a.git"}]
+decontaminate: {benchmarks: [{name: mine, path: items.txt}]}
+components: [{name: language, kinds: [prose]}]
+tokenizer: {path: roes.jsonl}
+quarantine: bad.txt
+""")
+    assert cli.main([command, str(rows / "m.yaml"), "--out", str(rows / "out")]) == 2
+    path, parent = rows / "m.yaml", rows.parent
+    assert capfd.readouterr().err.splitlines() == [
+        f"headrace: {path}:3: sources.0.paths.3: nothing matches {rows}/none*",
+        f"{path}:6: sources.1.repositories.0: no file or folder {parent}/none; {parent} has no 'none'",
+        f"{path}:7: decontaminate.benchmarks.0.path: no file or folder {rows}/items.txt; {rows} has no 'items.txt'",
+        f"{path}:9: tokenizer.path: no file or folder {rows}/roes.jsonl; did you mean {rows}/rows.jsonl?",
+        f"{path}:10: quarantine: no file or folder {rows}/bad.txt; {rows} has no 'bad.txt'",
+    ]
+    assert not (rows / "out").exists()
+
+
+# verify and gc ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["verify", "gc"])

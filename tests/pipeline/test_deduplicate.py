@@ -1,5 +1,6 @@
 """Deduplicate: the Beam stage against plain Python on all documents at once."""
 
+import itertools
 import random
 import uuid
 from functools import cache
@@ -8,13 +9,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from filters import clusters, minhash, words
-from filters.clusters import Dropped, Edges
-from pipeline import deduplicate as module
-from pipeline.deduplicate import Ranking, deduplicate, duplicate_rows, exact_duplicates, find_edges, order, rank
+from filters.clusters import Dropped
+from pipeline import cluster
+from pipeline.cluster import near_duplicates
+from pipeline.deduplicate import (
+    Ranking,
+    deduplicate,
+    duplicate_rows,
+    exact_duplicates,
+    order,
+    rank,
+    ranks_of_rows,
+)
 from pipeline.engine import Engine
 from pipeline.judge import Shard
 from pipeline.records import Record, Stage
@@ -202,18 +212,16 @@ def test_the_stage_gives_what_one_call_of_the_kernels_on_all_keys_gives(corpus: 
     store, shards, verdicts = corpus
     ranking = rank(store, shards, verdicts)
     tables = [store.read_table(shard.tables["signatures"].files[0].path) for shard in shards]
-    places = list(zip(ranking.shard.tolist(), ranking.row.tolist(), strict=True))
-    takes_part = np.flatnonzero((ranking.exact_of < 0) & (ranking.n_words > 0))
-    keys = np.concatenate(
-        [fixed_rows(tables[s].column("keys"))[r : r + 1].view("<u8")[0] for s, r in np.array(places)[takes_part]]
-    )
-    found = clusters.shared(keys, np.repeat(takes_part.astype(np.uint64), PARAMETERS.bands))
-    sidecars = np.concatenate(
-        [fixed_rows(tables[s].column("sidecar"))[r : r + 1] for s, r in np.array(places)[found.ranks.astype(np.int64)]]
-    )
-    dropped = clusters.keep_greedily(clusters.link(found, sidecars, PARAMETERS))
+    ranks = np.concatenate(ranks_of_rows(ranking, [shard.rows for shard in shards]))
+    rows = np.flatnonzero(ranks != cluster.NO_RANK)
+    keys = np.concatenate([fixed_rows(table.column("keys")) for table in tables])[rows].view("<u8")
+    found = clusters.shared(keys.ravel(), np.repeat(ranks[rows], PARAMETERS.bands))
+    row_of = {int(ranks[row]): row for row in rows}
+    sidecars = np.concatenate([fixed_rows(table.column("sidecar")) for table in tables])
+    dropped = clusters.keep_greedily(clusters.link(found, sidecars[[row_of[int(r)] for r in found.ranks]], PARAMETERS))
+    ids = ranking.ids[ranking.at]
     expected = {
-        ranking.ids[int(i)].tobytes(): (ranking.ids[int(k)].tobytes(), int(m))
+        ids[int(i)].tobytes(): (ids[int(k)].tobytes(), int(m))
         for i, k, m in zip(dropped.rank, dropped.kept, dropped.matches, strict=True)
     }
     assert {r["id"]: (r["kept"], r["matches"]) for r in outcome if r["reason"] == "near_duplicate"} == expected
@@ -222,7 +230,7 @@ def test_the_stage_gives_what_one_call_of_the_kernels_on_all_keys_gives(corpus: 
 @pytest.mark.parametrize("size", [1 << 30, 20_000, 1_000])
 def test_the_number_of_partitions_changes_nothing(corpus: Any, outcome: Any, monkeypatch: Any, size: Any) -> None:
     store, shards, verdicts = corpus
-    monkeypatch.setattr(module, "_PARTITION_BYTES", size)
+    monkeypatch.setattr(cluster, "_BLOCK_BYTES", size)
     assert rows_of(store, shards, verdicts, run(store, shards, verdicts)) == outcome
 
 
@@ -267,32 +275,31 @@ def test_nothing_but_duplicates_stays_behind(corpus: Any) -> None:
     assert list(store.files("work")) == []
 
 
-def test_partitions_that_are_done_are_not_done_again(corpus: Any, outcome: Any, monkeypatch: Any) -> None:
-    """A build killed amid the pass goes on with the partitions that lack."""
+@pytest.mark.parametrize("step", cluster.STEPS)
+def test_what_is_done_of_a_pass_is_not_done_again(corpus: Any, outcome: Any, monkeypatch: Any, step: Any) -> None:
+    """A build killed amid the pass goes on with the units that lack; band keys are let go when they have served."""
     store, shards, verdicts = corpus
-    reduced: list[int] = []
-    process = module._Reduce.process
+    write, done = cluster._Cluster.run, []
 
-    def dies(self: Any, element: Any) -> Any:
-        if element[0] == 2:
+    def dies(self: Any, specification: Any) -> Any:
+        if self.name == step and specification["number"] == len(self.layout.units(step)) - 1:
             raise KeyboardInterrupt
-        reduced.append(element[0])
-        return process(self, element)
+        done.append((self.name, specification["unit"]))
+        return write(self, specification)
 
-    monkeypatch.setattr(module._Reduce, "process", dies)
+    monkeypatch.setattr(cluster._Cluster, "run", dies)
     with pytest.raises(BaseException):  # noqa: B017, PT011 - Beam wraps what a worker raises
         run(store, shards, verdicts)
+    first, done[:] = list(done), []
 
-    def noted(self: Any, element: Any) -> Any:
-        reduced.append(element[0])
-        return process(self, element)
+    def noted(self: Any, specification: Any) -> Any:
+        done.append((self.name, specification["unit"]))
+        return write(self, specification)
 
-    done = {path.rsplit("/", 1)[1] for path in store.files("work") if path.endswith(".json")}
-    monkeypatch.setattr(module._Reduce, "process", noted)
-    first, reduced[:] = list(reduced), []
+    monkeypatch.setattr(cluster._Cluster, "run", noted)
     assert rows_of(store, shards, verdicts, run(store, shards, verdicts)) == outcome
-    assert {f"{p:05d}.json" for p in first} == done
-    assert sorted(reduced) == [p for p in range(4) if p not in first]
+    assert first
+    assert not set(first) & set(done)
 
 
 def test_a_build_without_documents_or_without_kept_ones_has_no_duplicates(tmp_path: Any) -> None:
@@ -328,11 +335,16 @@ def test_an_exact_duplicate_points_to_the_first_of_its_hash(hashes: Any) -> None
     assert exact_duplicates(ids_of(hashes)).tolist() == expected
 
 
+def ranking_of(bounds: list[int], rank: list[int], exact_of: list[int], has_words: list[bool]) -> Ranking:
+    """A ranking of n documents that stand in their shards as they come."""
+    n, at = len(rank), np.argsort(rank)
+    row = np.concatenate([np.arange(b - a, dtype=np.uint32) for a, b in itertools.pairwise(bounds)])
+    ids, words = np.zeros((n, 16), np.uint8), np.array(has_words)
+    return Ranking(ids, row, words, np.array(bounds), at, np.array(rank), np.array(exact_of))
+
+
 def test_duplicates_of_duplicates_are_credited_to_what_is_kept() -> None:
-    ranking = Ranking(
-        np.zeros((6, 16), np.uint8), np.zeros(6, np.uint32), np.arange(6, dtype=np.uint32),
-        np.array([-1, -1, 0, -1, 1, 3]), np.ones(6, np.uint32),
-    )  # fmt: skip
+    ranking = ranking_of([0, 6], list(range(6)), [-1, -1, 0, -1, 1, 3], [True] * 6)
     dropped = Dropped(np.array([1, 3], np.uint64), np.array([0, 0], np.uint64), np.array([60, 50], np.uint16))
     rows = duplicate_rows(ranking, dropped)
     assert rows.what.tolist() == [0, 2, 1, 2, 1, 1]
@@ -340,24 +352,21 @@ def test_duplicates_of_duplicates_are_credited_to_what_is_kept() -> None:
     assert rows.matches.tolist() == [0, 60, 0, 50, 60, 50]
 
 
-def test_ranks_of_each_shard_are_its_rows_in_the_order_of_ranks() -> None:
-    ranking = Ranking(
-        np.zeros((5, 16), np.uint8), np.array([2, 0, 2, 2, 0], np.uint32), np.arange(5, dtype=np.uint32),
-        np.full(5, -1), np.ones(5, np.uint32),
-    )  # fmt: skip
-    assert [r.tolist() for r in ranking.by_shard(4)] == [[1, 4], [], [0, 2, 3], []]
+def test_the_rows_of_a_shard_have_the_ranks_of_what_is_clustered() -> None:
+    """Dropped by judging (a fourth row), equal to a better one (rank 1), without words (rank 4): no rank."""
+    none = int(cluster.NO_RANK)
+    ranking = ranking_of([0, 2, 2, 5], [3, 1, 0, 4, 2], [-1, 0, -1, -1, -1], [True, True, True, False, True])
+    assert [r.tolist() for r in ranks_of_rows(ranking, [2, 0, 4])] == [[3, none], [], [0, none, 2, none]]
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(6, 9), st.just(60)), max_size=20), st.randoms())
-def test_edges_of_several_partitions_count_once(rows: Any, shuffler: Any) -> None:
-    rows = rows + shuffler.sample(rows, len(rows) // 2)
-    shuffler.shuffle(rows)
-    columns = [np.array([r[i] for r in rows], t) for i, t in enumerate((np.uint64, np.uint64, np.uint16))]
-    found = module._unique(Edges(*columns))
-    assert list(zip(found.better.tolist(), found.worse.tolist(), found.matches.tolist(), strict=True)) == sorted(
-        set(rows)
-    )
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=30))
+def test_files_are_divided_into_groups_in_their_order(rows: Any) -> None:
+    layout, groups = cluster.divide(rows, PARAMETERS)
+    assert [n for group in groups for n in rows[group]] == rows
+    assert all(len(rows[group]) for group in groups)
+    assert layout.groups == len(groups)
+    largest = -(-sum(rows) // 4)
+    assert all(sum(rows[group]) <= largest or len(rows[group]) == 1 for group in groups)
 
 
 def test_a_stage_over_an_object_store_gives_the_same(outcome: Any) -> None:
@@ -374,5 +383,8 @@ def test_a_document_without_shared_keys_has_no_edge(tmp_path: Any) -> None:
     store = Store(str(tmp_path))
     shards = [shard_of(store, [{"path": b"a.py", "text": "one two three four five six"}])]
     ranking = rank(store, shards, judged(store, shards))
-    edges = find_edges(store, ranking, shards, PARAMETERS, ENGINE, "k" * 64)
-    assert [len(column) for column in edges] == [0, 0, 0]
+    ranks = ranks_of_rows(ranking, [1])
+    dropped = near_duplicates(
+        store, [shards[0].tables["signatures"].files[0].path], ranks, PARAMETERS, ENGINE, "k" * 64
+    )
+    assert [len(column) for column in dropped] == [0, 0, 0]

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from pipeline.engine import Engine, EngineError, _describe
-from pipeline.store import StorageError
+from pipeline.store import StorageError, Store
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -28,9 +28,33 @@ def test_beam_options_go_through_unchanged() -> None:
     assert made._options.view_as(DirectOptions).direct_runner_bundle_repeat == 1
 
 
-def test_another_runner_is_taken_by_its_name() -> None:
-    made = Engine(4, ("--runner=apache_beam.runners.direct.direct_runner.BundleBasedDirectRunner",)).pipeline()
-    assert type(made.runner).__name__ == "BundleBasedDirectRunner"
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("PrismRunner", "PrismRunner"), ("portablerunner", "PortableRunner"), ("apache_beam.x.DaskRunner", "DaskRunner")],
+)
+def test_a_runner_is_known_by_its_short_name(name: Any, short: Any) -> None:
+    assert Engine(4, (f"--runner={name}",)).runner == short
+
+
+@pytest.mark.parametrize("name", ["DaskRunner", "DirectRunner", "InteractiveRunner", "SamzaRunner", "my.own.Runner"])
+def test_a_runner_on_which_a_build_can_be_wrong_is_refused_with_the_reason(name: Any, tmp_path: Any) -> None:
+    with pytest.raises(EngineError, match=rf"^--runner={name.rsplit('.')[-1]} is refused: .*known: PrismRunner"):
+        Engine(1, ("--runner", name)).check(Store(str(tmp_path)))
+
+
+def test_dataflow_needs_a_bucket(tmp_path: Any) -> None:
+    engine = Engine(1, ("--runner=DataflowRunner",))
+    with pytest.raises(EngineError, match=r"is a folder of this machine, which the workers of Dataflow can't see"):
+        engine.check(Store(str(tmp_path)))
+    engine.check(Store("memory://bucket"))
+
+
+def test_what_ended_a_job_on_a_cluster_is_one_sentence_that_names_the_log() -> None:
+    error = Engine(1, ("--runner=PortableRunner",)).explain(RuntimeError("java.lang.Exception:\n\n  no slots left\n"))
+    assert str(error) == (
+        "PortableRunner ended the job: no slots left. The rest is in the log of the job server, and of the cluster's "
+        "workers. What was committed is kept; the same command goes on."
+    )
 
 
 def test_an_error_of_a_worker_becomes_what_the_worker_meant() -> None:
@@ -85,6 +109,13 @@ with Engine(on_death=lambda: print("released", flush=True)).watch():
     thread.join()
     threading.Event().wait(30)
 """
+
+
+def test_a_worker_whose_shell_took_ctrl_c_first_is_ctrl_c() -> None:
+    script = SCRIPT.replace("return code -9", "return code -2")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=25)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1] == "headrace: stopped; what was committed is kept, the same command goes on"
 
 
 def test_a_dead_worker_ends_the_build_at_once_with_its_children_and_its_lease() -> None:

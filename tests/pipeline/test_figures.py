@@ -263,6 +263,24 @@ def test_each_benchmark_counts_its_items_and_the_documents_dropped_for_it() -> N
     assert (found["license"]["items"], found["license"]["items_hit"]) == (1, 1)
 
 
+def test_each_item_hit_is_named_with_the_documents_that_share_words_with_it() -> None:
+    hit = [row for row in plain_rows() if row["item"] >= 0]
+    dropped = [row for row in hit if row["outcome"] == "contamination"]
+    assert tables()["hits"].to_pylist() == [
+        {
+            "benchmark": "license",
+            "item": "0",
+            "documents_hit": len(hit),
+            "documents_dropped": len(dropped),
+            "bytes_dropped": sum(row["text_bytes"] for row in dropped),
+        }
+    ]
+
+
+def test_a_build_without_gaps_names_none() -> None:
+    assert tables()["gaps"].num_rows == 0
+
+
 def test_redactions_of_all_kinds_are_those_of_all_samples() -> None:
     expected = sum(row["sample"]["redactions"] for row in plain_rows() if "sample" in row)
     found = tables()["redactions"].to_pylist()

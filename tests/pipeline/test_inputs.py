@@ -92,6 +92,25 @@ def test_what_matches_nothing_is_a_message_with_the_source_and_the_pattern(folde
     assert caught.value.key == ("paths", 1)
 
 
+def test_all_that_is_missing_is_said_at_once(folder: Any, lock: Any) -> None:
+    with pytest.raises(ManifestError) as caught:
+        crawl_units(archives(folder, folder / "one*", folder / "b-1.1.zip", folder / "none" / "x"), lock)
+    assert str(caught.value).splitlines() == [
+        f"nothing matches {folder}/one*",
+        f"nothing matches {folder}/b-1.1.zip; did you mean {folder}/b-1.0.zip?",
+        f"nothing matches {folder}/none/x; {folder} has no 'none'",
+    ]
+    assert caught.value.key == ("paths", 1)
+
+
+def test_long_reading_tells_how_far_it_is(folder: Any, lock: Any, monkeypatch: Any, capsys: Any) -> None:
+    crawl_units(archives(folder / "a-2.0.tar.gz"), lock)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("pipeline.inputs._QUIET_SECONDS", 0.0)
+    crawl_units(archives(folder), lock)
+    assert capsys.readouterr().err.startswith("read inputs: 1 files in 0 s")
+
+
 def test_tables_have_no_origin_by_file(folder: Any, lock: Any) -> None:
     source = TableSource(name="rows", kind="tables", paths=(str(folder),), columns=TableColumns(text="text"))
     assert [unit.inputs[0].origin for unit in crawl_units(source, lock)] == ["", ""]
@@ -256,12 +275,12 @@ def test_a_long_name_of_a_repository_leaves_room_for_the_hash(lock: Any, monkeyp
     assert len({unit.name for unit in units}) == 2
 
 
-def test_a_token_in_a_url_enters_neither_origin_nor_name(lock: Any, monkeypatch: Any) -> None:
+def test_a_token_in_the_url_of_a_repository_is_refused_without_showing_it(lock: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(github, "resolve", lambda url, ref: "1" * 40)
-    (unit,) = git_units(lock, "https://user:token@example.org/a/tool.git")
-    assert unit.inputs[0].origin == "https://example.org/a/tool"
-    assert unit.inputs[0].url == "https://user:token@example.org/a/tool.git"
-    assert "token" not in unit.name
+    with pytest.raises(ManifestError, match="may hold no password, token or signature") as caught:
+        git_units(lock, "https://example.org/a/one.git", "https://user:hidden@example.org/a/tool.git")
+    assert caught.value.key == ("repositories", 1)
+    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("commit", ["0123456789abcdef0123456789abcdef01234567", None], ids=["at one commit", "gone"])

@@ -1,9 +1,12 @@
 """Judge: the first reason in one fixed order, by tables alone; equal ids settled over the whole build."""
 
+import itertools
 import json
 import random
+import tracemalloc
 import uuid
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +18,10 @@ from filters import contamination
 from filters.contamination import Benchmark
 from filters.minhash import MinHashParameters
 from pipeline.annotate import TABLES, Annotate
-from pipeline.judge import Shard, component_of, digest_of, effective_kind, judge_shards, outcomes, repeated_rows
+from pipeline.judge import Shard, component_of, digest_of, effective_kind, judge, judge_shards, outcomes, repeated_rows
 from pipeline.manifest import Component, Languages, Manifest
 from pipeline.records import Record, Stage, read_record
-from pipeline.schemas import DOCUMENTS, DUPLICATES, LANGUAGE, VERDICTS
+from pipeline.schemas import CONTAMINATION, DOCUMENTS, DUPLICATES, LANGUAGE, VERDICTS
 from pipeline.store import Store
 from tests.pipeline.test_annotate import documents
 
@@ -190,6 +193,35 @@ def test_a_changed_threshold_judges_by_the_values_that_are_stored(store: Any) ->
     assert store.read_table(record.files[0].path).column("reason").to_pylist() == ["rule_1_lines"]
 
 
+def test_a_document_among_others_has_the_verdict_that_it_has_alone(store: Any) -> None:
+    texts = ["x = one\n", "1 2 3\n", f"# {BENCHMARK}\n", "x" * 1001 + "\n", WORDS, WORDS * 5, '"' + "a" * 48 + '"']
+    names = ["a.py", "a.rb", "a.md", "a.yaml", "a.toml", "a.json", "a.html", "a"]
+    forms = [("file", ""), ("page", ""), ("record", "Python"), ("record", "")]
+    cases = enumerate(itertools.product(texts, names, forms))
+    rows = [
+        {"path": f"{n}/{name}".encode(), "text": text, "form": form, "declared_language": declared}
+        for n, (text, name, (form, declared)) in cases
+    ]
+    components = [{"name": "code", "kinds": ["code"]}, {"name": "text", "kinds": ["prose"]}]
+    keep = {"drop": ["Ruby"], "keep_other": {"YAML": "data", "Markdown": "prose"}}
+    manifest = manifest_of(languages=keep, components=components)
+    shard = shard_of(store, rows)
+    tables = {n: store.read_table(shard.tables[n].files[0].path) for n in ("language", "measures", "contamination")}
+    column = store.read_table(shard.path, ["form"]).column("form")
+    together = judge(**tables, forms=column, source="code", manifest=manifest).tolist()
+    assert len(set(together)) >= 9
+    for i, expected in enumerate(together):
+        one = {name: table.slice(i, 1) for name, table in tables.items()}
+        assert judge(**one, forms=column.slice(i, 1), source="code", manifest=manifest).tolist() == [expected]
+
+
+def test_a_shard_without_documents_has_no_verdicts() -> None:
+    schemas = {"language": LANGUAGE, "contamination": CONTAMINATION, "measures": pa.schema([])}
+    tables = {name: schema.empty_table() for name, schema in schemas.items()}
+    none = pa.chunked_array([], pa.string())
+    assert len(judge(**tables, forms=none, source="code", manifest=manifest_of())) == 0
+
+
 # Kinds and components ---------------------------------------------------------------------------------------------
 
 
@@ -262,13 +294,16 @@ def stub(store: Store, name: str, rows: list[tuple[bytes, str, str]], source: st
         st.lists(st.tuples(st.integers(0, 6), st.sampled_from("ab"), st.sampled_from("xy")), max_size=6), max_size=4
     ),
     st.randoms(use_true_random=False),
+    st.sampled_from([1, 2, 1 << 22]),
 )
 def test_of_equal_ids_the_least_revision_locator_shard_and_row_is_kept_in_any_order_of_shards(
-    parts: Any, shuffler: Any
+    parts: Any, shuffler: Any, at_once: Any
 ) -> None:
+    """Ids may begin alike; repeated ones are settled some at a time."""
     store = Store(f"memory://{uuid.uuid4().hex}")
     shards = [
-        stub(store, str(n), sorted((bytes([i]) * 16, r, loc) for i, r, loc in rows)) for n, rows in enumerate(parts)
+        stub(store, str(n), sorted((bytes([i // 2]) * 8 + bytes([i]) * 8, r, loc) for i, r, loc in rows))
+        for n, rows in enumerate(parts)
     ]
     entries = [
         (row["id"], row["revision"], row["locator"], f"code/{shard.name}", number)
@@ -280,8 +315,20 @@ def test_of_equal_ids_the_least_revision_locator_shard_and_row_is_kept_in_any_or
     for entry in sorted(set(entries) - kept):
         expected.setdefault(entry[3], []).append(entry[4])
     for order in (shards, shuffler.sample(shards, len(shards))):
-        found = {name: rows.tolist() for name, rows in repeated_rows(order, store).items()}
+        with mock.patch("pipeline.judge._SETTLED_AT_ONCE", at_once):
+            found = {name: rows.tolist() for name, rows in repeated_rows(order, store).items()}
         assert found == {name: sorted(rows) for name, rows in expected.items()}
+
+
+def test_finding_repeats_holds_some_ten_bytes_a_document(store: Any) -> None:
+    rng = np.random.default_rng(0)
+    shards = [stub(store, str(n), [(rng.bytes(16), "", "") for _ in range(1000)]) for n in range(50)]
+    repeated_rows(shards, store)
+    tracemalloc.start()
+    repeated_rows(shards, store)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / 50_000 < 14
 
 
 def test_a_document_that_stands_in_three_shards_is_kept_once_and_repeated_is_the_first_of_all_reasons(

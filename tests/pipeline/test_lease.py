@@ -17,7 +17,8 @@ from pipeline.store import Store
 
 
 @pytest.fixture(params=["file", "memory"])
-def store(request: Any, tmp_path: Any) -> Any:
+def store(request: Any, tmp_path: Any, monkeypatch: Any) -> Any:
+    monkeypatch.setattr("pipeline.remote._SETTLE_SECONDS", 0.05)
     return Store(str(tmp_path / "out") if request.param == "file" else f"memory://{uuid.uuid4().hex}")
 
 
@@ -117,15 +118,59 @@ def test_the_holder_gives_signs_of_life(store: Any, monkeypatch: Any) -> None:
         assert store.read_json(LEASE)["alive"] > first
 
 
-def test_a_sign_of_life_does_not_take_back_a_lease_that_another_build_holds_by_now(
-    store: Any, monkeypatch: Any
-) -> None:
+def test_a_build_whose_lease_another_holds_by_now_is_told_and_takes_nothing_back(store: Any, monkeypatch: Any) -> None:
     """A build that was suspended beyond the expiry must not drive the build out that took over."""
     monkeypatch.setattr(lease, "_HEARTBEAT_SECONDS", 0.02)
-    with Lease(store):
-        leave(store)
-        time.sleep(0.2)
+    lost: list[str] = []
+    with Lease(store, lost.append):
+        leave(store, pid=77)
+        time.sleep(0.3)
         assert store.read_json(LEASE)["token"] == "other"
+    (sentence,) = lost
+    assert sentence.startswith(f"this build lost its lease on {store.url}: process 77 on ")
+    assert store.read_json(LEASE)["token"] == "other"
+
+
+def test_a_build_whose_lease_was_removed_is_told(store: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lease, "_HEARTBEAT_SECONDS", 0.02)
+    lost: list[str] = []
+    with Lease(store, lost.append):
+        store.remove(LEASE)
+        time.sleep(0.3)
+    assert len(lost) == 1
+    assert "lease.json was removed" in lost[0]
+    assert not store.exists(LEASE)
+
+
+def test_a_holder_that_is_told_may_release_from_there(store: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lease, "_HEARTBEAT_SECONDS", 0.02)
+    told = threading.Event()
+
+    def stop(_: str) -> None:
+        held.release()
+        told.set()
+
+    held = Lease(store, stop)
+    with held:
+        leave(store)
+        assert told.wait(5)
+    assert store.read_json(LEASE)["token"] == "other"
+
+
+def test_without_a_callback_a_build_that_lost_its_lease_ends_as_by_ctrl_c(tmp_path: Any) -> None:
+    code = (
+        "import sys, time\nfrom pipeline import lease\nfrom pipeline.store import Store\n"
+        "lease._HEARTBEAT_SECONDS = 0.05\nwith lease.Lease(Store(sys.argv[1])):\n"
+        "    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    command, pipe = [sys.executable, "-c", code, str(tmp_path)], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        (tmp_path / LEASE).unlink()
+        said = process.communicate(timeout=20)[1]
+    assert f"headrace: this build lost its lease on {tmp_path}: lease.json was removed" in said
+    assert process.returncode != 0
 
 
 def test_no_lease_stays_behind_when_it_is_released_amid_a_sign_of_life(tmp_path: Any, monkeypatch: Any) -> None:
@@ -138,8 +183,8 @@ def test_no_lease_stays_behind_when_it_is_released_amid_a_sign_of_life(tmp_path:
     assert not store.exists(LEASE)
 
 
-def test_of_many_builds_that_start_at_once_one_goes_on(tmp_path: Any) -> None:
-    store = Store(str(tmp_path))
+def test_of_many_builds_that_start_at_once_one_goes_on(store: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("pipeline.remote._SETTLE_SECONDS", 1.0)
     leave(store, pid=dead_pid())
     n = 12
     barrier, done, results = threading.Barrier(n), threading.Barrier(n), []

@@ -1,6 +1,8 @@
 """Select and plan: caps by origin in keyed order; every token of every selected sample in one sequence, once."""
 
 import hashlib
+import itertools
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -11,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.keyed import keyed_u64_batch
-from pipeline.mixture import CAP, Samples, over_cap, pieces_of, plan, read_samples, select
+from pipeline import mixture
+from pipeline.mixture import CAP, Samples, over_cap, packed, pieces_of, plan, read_samples, select, window_order
 from pipeline.records import Record, Stage
 from pipeline.schemas import PLAN, SELECTION, TOKENS
-from pipeline.store import Store
+from pipeline.store import Store, Written
 from pipeline.token_shards import token_writer
 from tests.pipeline.test_judge import manifest_of
 from tests.pipeline.test_token_shards import batch_of
@@ -190,12 +193,12 @@ def test_a_build_without_samples_has_a_plan_without_sequences(store: Any) -> Non
 
 
 def synthetic(lengths: np.ndarray, seed: int = 0) -> Samples:
-    n = len(lengths)
-    ids = np.random.default_rng(seed).integers(0, 256, (n, 16), dtype=np.uint8)
-    zeros = np.zeros(n, np.int64)
-    return Samples(
-        ids, zeros, np.arange(n), lengths, zeros, zeros, np.arange(n) % 97, np.zeros(n, bool), ("code",), ("train",)
-    )
+    samples = Samples.empty(len(lengths))
+    samples.ids = np.random.default_rng(seed).integers(0, 256, (len(lengths), 16), dtype=np.uint8)
+    samples.shard[:], samples.row[:], samples.n_tokens[:] = 0, np.arange(len(lengths)), lengths
+    samples.component[:], samples.split[:], samples.origin[:] = 0, 0, np.arange(len(lengths)) % 97
+    samples.is_fim[:], samples.components, samples.splits = False, ("code",), ("train",)
+    return samples
 
 
 def test_padding_of_150000_samples_is_at_most_a_fifth_of_a_percent(store: Any, monkeypatch: Any) -> None:
@@ -233,7 +236,9 @@ def test_pieces_cover_each_sample_in_order_and_only_long_ones_are_cut(sizes: Any
             return np.array(lines(sizes[row]), np.uint32)
 
     samples = synthetic(np.array(sizes, np.int64))
-    pieces = pieces_of(samples, length, LINE_ENDS, lambda _: Lines())  # type: ignore[arg-type, return-value]
+    order = np.random.default_rng(len(sizes)).permutation(len(sizes)).astype(np.uint32)
+    pieces = pieces_of(samples, order, length, LINE_ENDS, lambda _: Lines())  # type: ignore[arg-type, return-value]
+    assert [i for i, _ in itertools.groupby(pieces.sample.tolist())] == order.tolist()
     for i, size in enumerate(sizes):
         mine = pieces.sample == i
         starts, runs = pieces.start[mine].tolist(), pieces.length[mine].tolist()
@@ -246,6 +251,7 @@ def test_pieces_cover_each_sample_in_order_and_only_long_ones_are_cut(sizes: Any
 # Caps -------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 50), st.integers(0, 2), st.integers(0, 1)), max_size=25),
     st.integers(1, 120),
@@ -255,9 +261,11 @@ def test_samples_of_an_origin_and_component_are_taken_in_keyed_order_until_the_c
     rows: Any, cap: Any, seed: Any
 ) -> None:
     samples = synthetic(np.array([r[0] for r in rows], np.int64))
-    component, origin = (np.array([r[i] for r in rows], np.int64) for i in (1, 2))
-    samples = Samples(samples.ids, samples.shard, samples.row, samples.n_tokens, component, samples.split, origin,
-                      samples.is_fim, ("a", "b", "c"), ("train",))  # fmt: skip
+    samples.component[:], samples.origin[:], samples.components = (
+        [r[1] for r in rows],
+        [r[2] for r in rows],
+        tuple("abc"),
+    )
     keys = keyed_u64_batch(seed, "cap", samples.ids)
     expected = np.zeros(len(rows), bool)
     for group in {r[1:] for r in rows}:
@@ -307,6 +315,56 @@ def test_the_order_of_shards_decides_neither_who_is_selected_nor_how_many_tokens
     second, _, two = planned(other, corpus(other)[::-1], max_tokens_per_origin=700)
     assert {i.tobytes() for i in first.ids} == {i.tobytes() for i in second.ids}
     assert [p.counts for p in one[1:]] == [p.counts for p in two[1:]]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 1000])
+@pytest.mark.parametrize("mask", [0, 7, 2**64 - 1])
+def test_the_keyed_order_is_by_hash_then_id_then_place_even_where_hashes_tie(
+    n: Any, mask: Any, monkeypatch: Any
+) -> None:
+    """A mask leaves few different hashes, or none; some ids are equal, too."""
+
+    def hashes(seed: int, purpose: str, ids: np.ndarray) -> np.ndarray:
+        return keyed_u64_batch(seed, purpose, ids) & np.uint64(mask)
+
+    monkeypatch.setattr("pipeline.mixture.keyed_u64_batch", hashes)
+    monkeypatch.setattr("pipeline.mixture._BLOCK", 64)
+    ids = np.random.default_rng(n).integers(0, 256, (2 * n, 16), dtype=np.uint8)
+    ids[::5] = 9
+    rows = np.flatnonzero(np.arange(2 * n) % 2).astype(np.uint32)
+    expected = sorted(rows.tolist(), key=lambda i: (int(hashes(1, "x", ids[[i]])[0]), ids[i].tobytes(), i))
+    assert mixture._keyed_order(ids, rows, 1, "x").tolist() == expected
+
+
+@given(st.lists(st.integers(1, 90), max_size=60), st.integers(1, 25))
+def test_windows_are_taken_in_turn_and_each_the_longest_first(lengths: Any, window: Any) -> None:
+    expected = sorted(range(len(lengths)), key=lambda i: (i // window, -lengths[i], i))
+    assert window_order(np.array(lengths, np.uint32), window).tolist() == expected
+
+
+def test_reading_selecting_and_planning_hold_at_most_100_bytes_a_sample(store: Any) -> None:
+    n, ids = 200_000, np.random.default_rng(0).integers(0, 256, (200_000, 16), dtype=np.uint8)
+    tokens = [
+        shard(store, f"{i}", [{"tokens": [1] * (1 + k % 3), "origin": f"o{k}"} for k in range(5000)]) for i in range(2)
+    ]
+    planned(store, tokens, max_tokens_per_origin=3)  # compiles the kernels
+    samples = synthetic(np.arange(n) % 60 + 1)
+    samples.ids = ids
+    tracemalloc.start()
+    samples.keep(~over_cap(samples, 2000, 0))
+    manifest = manifest_of(seed=4, plan={"sequence_length": 64})
+    plan(store, Stage("plan", "0" * 16), samples, tokens, LINE_ENDS, manifest)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak / n < 100
+
+
+def test_more_samples_or_pieces_than_32_bits_number_are_refused(store: Any) -> None:
+    record = Record(Stage("tokens", "f" * 16), "a", {}, (Written("a", 2**32, "", 0, ""),), {})
+    with pytest.raises(ValueError, match="4,294,967,296 samples"):
+        read_samples(store, [record])
+    with pytest.raises(ValueError, match="4,294,967,296 pieces"):
+        packed(np.broadcast_to(np.uint32(1), 2**32), 16)
 
 
 def test_samples_are_read_as_they_stand_in_the_shards(store: Any) -> None:

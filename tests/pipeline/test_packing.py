@@ -1,11 +1,25 @@
 """Packing: no item cut that fits, little padding; cuts at line ends."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.packing import best_fit, cut
+from pipeline.packing import best_fit, cut, most_pieces
+
+LINE_ENDS = np.array([False, True])
+
+
+def tokens_of(n: int, line_ends: Any) -> np.ndarray:
+    """n tokens: 1 where a line ends, which ``line_ends`` counts from 1 on; elsewhere 0."""
+    return np.isin(np.arange(1, n + 1), sorted(line_ends)).astype(np.uint32)
+
+
+def starts_of(tokens: np.ndarray, capacity: int) -> np.ndarray:
+    starts = np.empty(int(most_pieces(np.array(len(tokens)), capacity)), np.uint32)
+    return starts[: cut(tokens, LINE_ENDS, capacity, starts)].astype(np.int64)
 
 
 def oracle(lengths: list[int], capacity: int) -> list[int]:
@@ -66,15 +80,14 @@ def test_a_length_that_fits_no_bin_is_refused(length: int) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 300), st.sets(st.integers(1, 300)), st.integers(1, 50))
 def test_every_token_is_in_one_piece_of_at_most_the_capacity(n: int, ends: set[int], capacity: int) -> None:
-    line_ends = np.array(sorted(end for end in ends if end <= n), np.int64)
-    starts = cut(n, line_ends, capacity)
+    starts = starts_of(tokens_of(n, ends), capacity)
     sizes = np.diff(np.append(starts, n))
     assert starts[0] == 0
     assert sizes.sum() == n
     assert (sizes <= capacity).all()
     assert (sizes > 0).all() or n == 0
     for start, size in zip(starts[:-1].tolist(), sizes[:-1].tolist(), strict=True):
-        fitting = [end for end in line_ends.tolist() if start + capacity / 2 < end <= start + capacity]
+        fitting = [end for end in ends if start + capacity / 2 < end <= start + capacity]
         assert start + size == max(fitting, default=start + capacity)
 
 
@@ -91,9 +104,14 @@ def test_every_token_is_in_one_piece_of_at_most_the_capacity(n: int, ends: set[i
     ],
 )
 def test_a_piece_ends_with_the_last_line_of_its_second_half(n: int, line_ends: list[int], expected: list[int]) -> None:
-    assert cut(n, np.array(line_ends, np.int64), 10).tolist() == expected
+    assert starts_of(tokens_of(n, line_ends), 10).tolist() == expected
 
 
 def test_a_capacity_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="capacity is 0"):
-        cut(5, np.array([], np.int64), 0)
+        cut(tokens_of(5, []), LINE_ENDS, 0, np.empty(9, np.uint32))
+
+
+def test_a_token_beyond_the_vocabulary_is_refused() -> None:
+    with pytest.raises(ValueError, match="not in the vocabulary"):
+        cut(np.full(5, 2, np.uint32), LINE_ENDS, 2, np.empty(9, np.uint32))

@@ -15,11 +15,11 @@ from apache_beam.portability.api import beam_runner_api_pb2 as api
 
 import pipeline as package
 from pipeline import passes
-from pipeline.deduplicate import Ranking, find_edges
+from pipeline.cluster import near_duplicates
 from pipeline.engine import Engine, EngineError
-from pipeline.passes import BuildFaultError, PerSource, run_pass
+from pipeline.passes import BuildFaultError, PerSource, Step, run_pass
 from pipeline.store import StorageError, Store
-from tests.pipeline.test_judge import PARAMETERS, judged, shard_of
+from tests.pipeline.test_judge import PARAMETERS, shard_of
 
 CAPTURED: list[Any] = []
 
@@ -76,7 +76,7 @@ def units_of(*names: str, **fails: str) -> list[dict[str, Any]]:
 def run(
     store: Store, units: list[dict[str, Any]], engine: Engine | None = None, name: str = "crawl", work: Any = None
 ) -> None:
-    run_pass(name, work or Work(store), units, engine or Capturing(), committed(store))
+    run_pass(name, [Step(name, work or Work(store), units, committed(store))], engine or Capturing())
 
 
 def committed(store: Store) -> Callable[[dict[str, Any]], bool]:
@@ -97,15 +97,8 @@ def graph(request: Any, store: Any) -> Any:
     """The graph of every pipeline that a build runs."""
     if request.param == "deduplicate":
         shards = [shard_of(store, [{"path": b"a.py", "text": "one two three four five six"}])]
-        ranking = Ranking(
-            np.zeros((1, 16), np.uint8),
-            np.zeros(1, np.uint32),
-            np.zeros(1, np.uint32),
-            np.full(1, -1),
-            np.ones(1, np.uint32),
-        )
-        assert judged(store, shards)
-        find_edges(store, ranking, shards, PARAMETERS, Capturing(), "k" * 64)
+        files, ranks = [shards[0].tables["signatures"].files[0].path], [np.zeros(1, np.uint64)]
+        near_duplicates(store, files, ranks, PARAMETERS, Capturing(), "k" * 64)
     else:
         run(store, units_of("a", "b"))
     (captured,) = CAPTURED
@@ -181,7 +174,7 @@ def test_what_travels_is_small(graph: Any) -> None:
         assert len(transform.spec.payload) < 20_000, transform.unique_name
 
 
-def test_pipelines_are_made_in_the_engine_and_run_in_passes_and_deduplicate_only() -> None:
+def test_pipelines_are_made_and_run_in_the_engine_only() -> None:
     """So the graphs above are all that there are."""
     makers, users = set(), set()
     for path in Path(package.__file__).parent.glob("*.py"):
@@ -192,7 +185,7 @@ def test_pipelines_are_made_in_the_engine_and_run_in_passes_and_deduplicate_only
                 if node.func.attr == "pipeline":
                     users.add(path.stem)
     assert makers == {"engine"}
-    assert users == {"passes", "deduplicate"}
+    assert users == {"engine"}
 
 
 def test_no_module_uses_what_a_runner_may_lack() -> None:
@@ -232,7 +225,7 @@ def test_the_largest_units_go_first_and_equal_ones_by_name(store: Any) -> None:
 
     class Watching(Store):
         def write_json(self, path: str, value: Any) -> None:
-            if path == "work/crawl.json":
+            if path.startswith("work/crawl-"):
                 specifications.append(value)
             Store.write_json(self, path, value)
 
@@ -244,6 +237,33 @@ def test_a_pass_without_units_starts_nothing(store: Any) -> None:
     run(store, [])
     assert CAPTURED == []
     assert list(store.files()) == []
+
+
+def test_a_step_starts_when_the_one_before_is_done(store: Any) -> None:
+    done = committed(store)
+    steps = [Step(name, Work(store), units_of(*units), done) for name, units in (("one", "zyx"), ("two", "ba"))]
+    assert run_pass("both", steps, Capturing())
+    assert store.read("order").decode().split() == ["x", "y", "z", "a", "b"]
+    assert not run_pass("both", steps, Capturing())
+    assert len(CAPTURED) == 1
+
+
+def test_units_that_are_done_are_left_out_and_a_step_without_others_too(store: Any) -> None:
+    store.write("done/a", b"")
+    steps = [
+        Step(name, Work(store), units_of(*units), committed(store)) for name, units in (("one", "a"), ("two", "ab"))
+    ]
+    assert run_pass("both", steps, Capturing())
+    assert store.read("order").decode().split() == ["b"]
+
+
+def test_a_fault_of_a_step_is_told_and_not_what_follows_from_it(store: Any) -> None:
+    steps = [
+        Step("one", Work(store), units_of("a", a="fault"), committed(store)),
+        Step("two", Work(store), units_of("b", b="fault"), committed(store)),
+    ]
+    with pytest.raises(BuildFaultError, match=r"^one: 1 of 1 units stayed incomplete:\n  code/a: ValueError"):
+        run_pass("both", steps, Capturing())
 
 
 def test_each_unit_goes_to_the_work_of_its_source(tmp_path: Any) -> None:
@@ -274,7 +294,7 @@ def test_a_unit_that_goes_well_the_next_time_leaves_no_note(store: Any) -> None:
         run(store, units_of("a", "bad", bad="fault"))
     run(store, units_of("bad"))
     assert not store.exists("faults/crawl/code/bad.json")
-    assert not store.exists("work/crawl.json")
+    assert list(store.files("work")) == []
 
 
 def test_many_faults_are_ten_lines_and_a_number(store: Any) -> None:
@@ -289,7 +309,7 @@ def test_many_faults_are_ten_lines_and_a_number(store: Any) -> None:
 
 def test_a_unit_that_was_not_committed_though_it_raised_nothing_is_a_fault(store: Any) -> None:
     with pytest.raises(BuildFaultError, match="code/a: not done"):
-        run_pass("crawl", Work(store), units_of("a"), Capturing(), lambda unit: False)
+        run_pass("crawl", [Step("crawl", Work(store), units_of("a"), lambda unit: False)], Capturing())
 
 
 def test_a_full_disk_stops_the_pass_with_its_one_message(store: Any) -> None:

@@ -12,9 +12,10 @@ import pytest
 from pipeline import figures, report
 from pipeline.build import Build
 from pipeline.engine import Engine
+from pipeline.page import duration
 from pipeline.records import Record
 from pipeline.store import Store
-from pipeline.verify import root_digest, write_index
+from pipeline.verify import root_digest
 from tests.pipeline.test_figures import ROLES, built
 
 HOSTILE = (
@@ -63,6 +64,7 @@ def facts(records: tuple[Record, ...] | None = None) -> dict[str, Any]:
     records = every if records is None else records
     found: dict[str, Any] = {"name": manifest.name, "root_digest": "d" * 64, "sample": 1.0, "seconds": 75.0}
     found |= {"until": report.last_step(records), "versions": report.versions()}
+    found["made"] = {"seconds": 75.0, "is_new": True, "notes": {}}
     tables = figures.figures(store, manifest, records)
     return found | {"tables": {name: table.to_pylist() for name, table in tables.items()}}
 
@@ -86,27 +88,69 @@ def is_harmless(page: str) -> _Page:
     return parsed
 
 
-def test_write_puts_the_page_and_every_table_of_figures_beside_the_build(tmp_path: Path) -> None:
+@pytest.fixture
+def copy(tmp_path: Path) -> Build:
+    """The build of these tests, copied."""
     source, manifest, records = built()
     shutil.copytree(source.full(""), tmp_path / "out")
-    store = Store(str(tmp_path / "out"))
-    digest = write_index(store, manifest.name, "", "# my <manifest>\n", records)
-    where = report.write(Build(manifest, store, Engine()), records, digest, 12.5)
-    assert where == str(tmp_path / "out/report/figures/index.html")
-    folder = Path(where).parent
-    expected = figures.figures(store, manifest, records)
+    build = Build(manifest, Store(str(tmp_path / "out")), Engine())
+    build.records = list(records)
+    return build
+
+
+def write(build: Build, seconds: float) -> tuple[report.Told, dict[str, Any], str]:
+    tables = figures.figures(build.store, build.manifest, build.records)
+    told = report.write(build, build.records, tables, root_digest(build.records), seconds)
+    page = Path(told.page).read_text(encoding="utf-8")
+    return told, json.loads(Path(told.page).with_name("figures.json").read_text()), " ".join(is_harmless(page).text)
+
+
+def test_write_puts_the_page_and_every_table_of_figures_beside_the_build(copy: Build) -> None:
+    told, facts, text = write(copy, 12.5)
+    assert told.page == copy.store.full("report/figures/index.html")
+    folder = Path(told.page).parent
+    expected = figures.figures(*built())
     assert {path.name for path in folder.iterdir()} == {
         "index.html",
         "figures.json",
         *(f"{name}.parquet" for name in expected),
     }
-    told = json.loads((folder / "figures.json").read_text())
-    assert (told["root_digest"], told["seconds"], told["until"]) == (root_digest(records), 12.5, "plan")
+    assert (facts["root_digest"], facts["seconds"], facts["until"]) == (root_digest(copy.records), 12.5, "plan")
     for name, table in expected.items():
-        assert pq.read_table(folder / f"{name}.parquet").to_pylist() == table.to_pylist() == told["tables"][name]
-    page = is_harmless(Path(where).read_text(encoding="utf-8"))
-    assert "# my <manifest>\n" in page.text
-    assert digest in page.text
+        assert pq.read_table(folder / f"{name}.parquet").to_pylist() == table.to_pylist() == facts["tables"][name]
+    assert copy.manifest.text in text
+    assert root_digest(copy.records) in text
+
+
+def test_a_command_that_makes_nothing_keeps_the_time_and_the_rates_of_the_one_that_did(copy: Build) -> None:
+    told, made, text = write(copy, 361.0)
+    assert told.is_new
+    assert "The last command took 6 min." in text
+    told, again, text = write(copy, 5.0)
+    assert not told.is_new
+    assert again["made"] == made["made"] | {"is_new": False}
+    assert again["tables"]["stages"] == made["tables"]["stages"]
+    assert "The last command found everything up to date in 5.0 s; the last one that made something took 6 min." in text
+    assert "last run that made something; found up to date in 5.0 s" in text
+    in_all = duration(sum(row["seconds"] for row in made["tables"]["stages"]))
+    assert f"the run that made each unit, {in_all} in all processes together" in text
+    path = next(copy.store.files("timings/crawl"))
+    copy.store.write_json(path, copy.store.read_json(path) | {"seconds": 99.0})
+    told, later, text = write(copy, 20.0)
+    assert told.is_new
+    assert later["made"]["seconds"] == 20.0
+    assert "The last command took 20 s." in text
+
+
+def test_a_build_up_to_a_step_in_between_is_up_to_date_too(copy: Build) -> None:
+    write(copy, 361.0)
+    every = copy.records
+    copy.records = [r for r in every if r.stage.role not in ROLES[2:]]
+    assert not write(copy, 4.0)[0].is_new
+    copy.records = every
+    told, facts, _ = write(copy, 5.0)
+    assert not told.is_new
+    assert facts["made"]["seconds"] == 361.0
 
 
 def test_the_page_shows_the_numbers_of_the_figures() -> None:
@@ -121,6 +165,22 @@ def test_the_page_shows_the_numbers_of_the_figures() -> None:
     assert "1 min" in " ".join(text)
 
 
+def test_the_items_of_benchmarks_that_are_hit_are_named_the_first_twenty() -> None:
+    value = facts()
+    (hit,) = value["tables"]["hits"]
+    value["tables"]["hits"] = [hit | {"item": f"problem/{n}", "documents_hit": 1000 - n} for n in range(25)]
+    text = is_harmless(page_of(value)).text
+    assert [word for word in text if word.startswith("problem/")] == [f"problem/{n}" for n in range(20)]
+    assert "The 20 items hit most, of 25; all stand in hits.parquet." in text
+
+
+def test_what_is_empty_stands_at_the_top_of_the_page() -> None:
+    value = facts()
+    value["tables"]["gaps"] = [{"what": "split", "name": "validation", "reason": "there are <3> origins"}]
+    assert "Empty: the split validation is empty" not in page_of(value)
+    assert "The split validation is empty: there are <3> origins." in is_harmless(page_of(value)).text
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_names_from_the_world_are_text_and_nothing_else(hostile: str) -> None:
     value = facts()
@@ -130,6 +190,8 @@ def test_names_from_the_world_are_text_and_nothing_else(hostile: str) -> None:
     tables["evidence"].append({"language": hostile, "kind": hostile, "evidence": hostile, "documents": 3})
     tables["kinds"][0]["kind"] = tables["sources"][0]["source"] = tables["sources"][0]["reads"] = hostile
     tables["mixture"][0]["component"] = tables["contamination"][0]["benchmark"] = hostile
+    tables["hits"][0]["item"] = tables["hits"][0]["benchmark"] = hostile
+    tables["gaps"].append({"what": "component", "name": hostile, "reason": hostile})
     tables["redactions"].append({"source": hostile, "kind": hostile, "replaced": 1})
     tables["stages"][0]["pass"] = hostile
     tables["funnel"].insert(1, tables["funnel"][1] | {"outcome": hostile})

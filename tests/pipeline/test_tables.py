@@ -236,6 +236,11 @@ def test_damage_anywhere_never_raises(data, draw):
         assert row.reason or row.raw is not None
 
 
+def test_a_column_whose_name_is_no_utf8_is_damage():
+    damaged = parquet(pa.table({"text": ["a"], "other": ["b"]})).replace(b"other", b"oth\xffr")
+    assert [row.reason for row in read(damaged)] == ["broken_container"]
+
+
 def test_a_fault_of_the_machine_is_no_row():
     class Failing(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
