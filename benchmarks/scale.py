@@ -11,12 +11,13 @@ signatures have FineWeb's profile (14 bands of 8 rows, 128 permutations), for th
 instead of 900.
 """
 
+import logging
 import os
 import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class Watch:
                 self.last[process] = found
                 resident, anonymous = self.peaks.get(process, (0, 0))
                 self.peaks[process] = max(resident, found.resident), max(anonymous, found.anonymous)
-                if process not in self.roles:
+                if self.roles.get(process, "other") == "other":
                     self.roles[process] = "driver" if process == self.driver else _role(process)
         if time.monotonic() > self._next:
             started = time.monotonic()
@@ -175,6 +176,7 @@ def drive(
     tokens: Tokens | None,
 ) -> None:
     """In a process of its own: judge and deduplicate; or, where there are tokens, select and plan."""
+    logging.basicConfig(level=logging.CRITICAL)
     manifest, stages = corpus.manifest, corpus.stages
     engine = Engine(workers=WORKERS, beam_options=tuple(options), quiet=True)
 
@@ -205,7 +207,11 @@ def watched(steps: dict[str, Any], others: Callable[[], list[int]], work: Path, 
     watch: Watch | None = None
     while True:
         if here.poll(_INTERVAL):
-            name, value = here.recv()  # raises EOFError where the driver failed
+            try:
+                name, value = here.recv()
+            except EOFError:
+                process.join()
+                raise RuntimeError(f"the driver ended with {process.exitcode}") from None
             if not name:
                 process.join()
                 return value
@@ -234,26 +240,28 @@ def runner(name: str, folder: Path) -> Iterator[tuple[Sequence[str], Callable[[]
         yield cluster.options, lambda: [process for role in roles for process in cluster.pids(role)]
 
 
-@contextmanager
-def timed(costs: dict[str, Any], name: str) -> Iterator[ProcessPoolExecutor]:
-    """A pool of two processes, and what they cost."""
+def written(costs: dict[str, Any], name: str, work: Callable[..., Any], *given: Iterable[Any]) -> list[Any]:
+    """Call ``work`` for each shard in a pool of two processes; what they cost goes to ``costs``."""
     started, cpu = time.monotonic(), cpu_seconds()
     with ProcessPoolExecutor(WORKERS, get_context("spawn")) as pool:
-        yield pool
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
-    costs[name] = {"wall_seconds": time.monotonic() - started, "cpu_seconds": cpu_seconds() - cpu, "peak_mb": peak}
+        results, peaks = zip(*pool.map(partial(_with_peak, work), *given), strict=True)
+    wall, cpu = time.monotonic() - started, cpu_seconds() - cpu
+    costs[name] = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_mb": max(peaks) / 1e6}
+    return list(results)
+
+
+def _with_peak(work: Callable[..., Any], *given: Any) -> tuple[Any, int]:
+    return work(*given), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def measure(corpus: Corpus, folder: Path, engine: str) -> dict[str, Any]:
     """Write the corpus into a folder and run all steps on it."""
     store, steps, generation = Store(str(folder / "build")), {}, {}  # type: ignore[var-annotated]
-    with timed(generation, "tables") as pool:
-        shards = list(pool.map(partial(corpus.write_shard, store), range(corpus.shards)))
+    shards = written(generation, "tables", partial(corpus.write_shard, store), range(corpus.shards))
     with runner(engine, folder / "cluster") as (options, others):
         given = others, folder / "build" / "work", corpus, store, options, shards
         verdicts, duplicates = watched(steps, *given, None)
-        with timed(generation, "tokens") as pool:
-            tokens = list(pool.map(partial(corpus.write_tokens, store), shards, verdicts, duplicates))
+        tokens = written(generation, "tokens", partial(corpus.write_tokens, store), shards, verdicts, duplicates)
         selection, plan = watched(steps, *given, tokens)
     counts = {
         "documents": corpus.documents,

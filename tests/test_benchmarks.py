@@ -42,3 +42,17 @@ def test_the_memory_benchmark_counts_the_documents_of_each_size(tmp_path: Path) 
     assert rows[0]["documents"] == rows[1]["documents"] < rows[2]["documents"] < rows[4]["documents"]
     assert all(row["driver_anonymous_mb"] <= row["driver_resident_mb"] for row in rows)
     assert [row["worker_anonymous_mb"] is None for row in rows] == [True, False] * 3
+
+
+@pytest.mark.slow
+def test_the_scale_benchmark_runs_the_steps_over_tables_and_loses_no_document(tmp_path: Path) -> None:
+    results = results_of("scale", tmp_path, "--out", str(tmp_path))
+    assert list(results["steps"]) == ["judge", "deduplicate", "select", "plan"]
+    counts = results["counts"]
+    assert counts["documents"] == 20_000 > counts["kept_by_judging"] > 0 < counts["repeated"]
+    assert counts["samples"] == counts["kept_by_judging"] - counts["exact_duplicate"] - counts["near_duplicate"]
+    assert 0.15 < counts["exact_duplicate"] / counts["kept_by_judging"] < 0.3
+    assert 0.05 < counts["near_duplicate"] / counts["samples"] < 0.2
+    assert counts["tokens"] + counts["padding"] == 4096 * counts["sequences"]
+    assert results["steps"]["deduplicate"]["processes"]["worker"]["anonymous_mb"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

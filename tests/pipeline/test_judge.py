@@ -216,10 +216,8 @@ def test_a_document_among_others_has_the_verdict_that_it_has_alone(store: Any) -
 
 
 def test_a_shard_without_documents_has_no_verdicts() -> None:
-    schemas = {"language": LANGUAGE, "contamination": CONTAMINATION, "measures": pa.schema([])}
-    tables = {name: schema.empty_table() for name, schema in schemas.items()}
-    none = pa.chunked_array([], pa.string())
-    assert len(judge(**tables, forms=none, source="code", manifest=manifest_of())) == 0
+    tables = [schema.empty_table() for schema in (LANGUAGE, pa.schema([]), CONTAMINATION)]
+    assert len(judge(*tables, pa.chunked_array([], pa.string()), "code", manifest_of())) == 0
 
 
 # Kinds and components ---------------------------------------------------------------------------------------------
