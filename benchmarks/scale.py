@@ -176,7 +176,7 @@ def drive(
     tokens: Tokens | None,
 ) -> None:
     """In a process of its own: judge and deduplicate; or, where there are tokens, select and plan."""
-    logging.basicConfig(level=logging.CRITICAL)
+    logging.getLogger().setLevel(logging.CRITICAL)
     manifest, stages = corpus.manifest, corpus.stages
     engine = Engine(workers=WORKERS, beam_options=tuple(options), quiet=True)
 

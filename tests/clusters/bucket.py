@@ -51,10 +51,10 @@ class S3Site(Site):
         environment = self.bucket.server.environment | environment
         return super().start(*arguments, start_new_session=start_new_session, **environment)
 
-    def committed(self, role: str) -> int:
-        """How many units below a folder of the build have a record."""
+    def committed(self, role: str, word: str = "") -> int:
+        """How many units below a folder of the build have a record, with a word in its path."""
         found = self.bucket.client.get_file_info(fs.FileSelector(f"{BUCKET}/{self.out}/{role}", True, True))
-        return sum(info.path.endswith(".json") for info in found)
+        return sum(info.path.endswith(".json") and word in info.path for info in found)
 
 
 def in_bucket(value: Any) -> Any:

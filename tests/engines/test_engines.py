@@ -118,7 +118,7 @@ def test_a_killed_driver_whose_job_lives_on(site: Any, bucket: Any, flink_cluste
     """The next run of the same command cancels the job, and goes on."""
     deduplicated = bucket.site("fault-driver")
     build = start_at(deduplicated, "judge", "deduplicate", *flink_cluster.options)
-    wait_for(build, lambda: deduplicated.committed("work"))
+    wait_for(build, lambda: deduplicated.committed("work", "/cluster-"))
     build.send_signal(signal.SIGKILL)
     build.communicate()
     again = deduplicated.start("--until", "deduplicate", "--", *flink_cluster.options)

@@ -211,13 +211,14 @@ def test_a_document_among_others_has_the_verdict_that_it_has_alone(store: Any) -
     together = judge(**tables, forms=column, source="code", manifest=manifest).tolist()
     assert len(set(together)) >= 9
     for i, expected in enumerate(together):
-        one = {name: table.slice(i, 1) for name, table in tables.items()}
-        assert judge(**one, forms=column.slice(i, 1), source="code", manifest=manifest).tolist() == [expected]
+        one = {name: table.slice(i, 1) for name, table in tables.items()} | {"forms": column.slice(i, 1)}
+        assert judge(**one, source="code", manifest=manifest).tolist() == [expected]
 
 
 def test_a_shard_without_documents_has_no_verdicts() -> None:
-    tables = [schema.empty_table() for schema in (LANGUAGE, pa.schema([]), CONTAMINATION)]
-    assert len(judge(*tables, pa.chunked_array([], pa.string()), "code", manifest_of())) == 0
+    language, measures, contamination = (s.empty_table() for s in (LANGUAGE, pa.schema([]), CONTAMINATION))
+    none = pa.chunked_array([], pa.string())
+    assert judge(language, measures, contamination, none, "code", manifest_of()).tolist() == []
 
 
 # Kinds and components ---------------------------------------------------------------------------------------------
