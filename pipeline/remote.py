@@ -18,14 +18,15 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import fsspec
 
+from pipeline.ranges import RangeFile
+
 T = TypeVar("T")
 
 _PATIENCE_SECONDS = 3600.0
-_TELL_SECONDS = 10.0
+_TELL_SECONDS, _TELL_AGAIN_SECONDS = 10.0, 60.0
 _LONGEST_WAIT = 15.0
 _SETTLE_SECONDS = 1.0
 _PART = 16 << 20
-_SMALL, _LEAST_AHEAD, _MOST_AHEAD = 1 << 20, 1 << 18, 8 << 20
 _S3 = {
     "use_listings_cache": False,
     "config_kwargs": {
@@ -118,10 +119,19 @@ def retried(url: str, act: Callable[[], T]) -> T:
             )
         if gone > _TELL_SECONDS and not told:
             told = True
-            limit = f"{_PATIENCE_SECONDS / 60:.0f} min"
-            print(f"headrace: {shown(url)} does not answer ({why}); asking for {limit}", file=sys.stderr, flush=True)
+            _tell(f"headrace: {shown(url)} does not answer ({why}); asking again for {_PATIENCE_SECONDS / 60:.0f} min")
         time.sleep(wait * random.uniform(0.5, 1))
         wait = min(2 * wait, _LONGEST_WAIT)
+
+
+_last_told = [float("-inf")]
+"""Several threads wait for the same store: one says so."""
+
+
+def _tell(line: str) -> None:
+    if time.monotonic() - _last_told[0] > _TELL_AGAIN_SECONDS:
+        _last_told[0] = time.monotonic()
+        print(line, file=sys.stderr, flush=True)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -169,7 +179,7 @@ def _reason(error: BaseException) -> str:
         code, status = _answer(link)
         if code:
             message = getattr(link, "response", {}).get("Error", {}).get("Message", "")
-            return shown(f"{code}: {message}".rstrip(": "))
+            return " ".join(shown(f"{code}: {message}".rstrip(": ")).split())
         if status:
             return f"HTTP status {status}"
     for link in reversed(list(_chain(error))):
@@ -343,55 +353,6 @@ class Remote:
             self._ask(path, lambda: self._fs.rm(found))
             if left := self.find(path):
                 raise StorageError(f"can't remove {self._fs.unstrip_protocol(left[0])}: the store keeps it.")
-
-
-class RangeFile(io.RawIOBase):
-    """A file that is read by ranges: a small one at once, one read in order with growing read-ahead, else as asked."""
-
-    def __init__(self, size: int, read: Callable[[int, int], bytes]):
-        self._size, self._read = size, read
-        self._at = self._start = self._ahead = 0
-        self._block = memoryview(b"")
-
-    def readable(self) -> bool:  # noqa: D102
-        return True
-
-    def seekable(self) -> bool:  # noqa: D102
-        return True
-
-    def tell(self) -> int:  # noqa: D102
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def readall(self) -> bytes:  # noqa: D102
-        return self.read(max(0, self._size - self._at)) or b""
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes."""
-        out, done = memoryview(buffer).cast("B"), 0
-        wanted = max(0, min(len(out), self._size - self._at))
-        while done < wanted:
-            if not self._start <= self._at < self._start + len(self._block):
-                self._fetch(wanted - done)
-            inside = self._at - self._start
-            piece = self._block[inside : inside + wanted - done]
-            out[done : done + len(piece)] = piece
-            done, self._at = done + len(piece), self._at + len(piece)
-        return done
-
-    def _fetch(self, wanted: int) -> None:
-        is_next = self._at == self._start + len(self._block)
-        self._ahead = min(max(2 * self._ahead, _LEAST_AHEAD), _MOST_AHEAD) if is_next else 0
-        if self._size <= _SMALL:
-            start, end = 0, self._size
-        else:
-            start, end = self._at, min(self._size, self._at + max(wanted, self._ahead))
-        self._start, self._block = start, memoryview(self._read(start, end))
-        if len(self._block) != end - start:
-            raise OSError(f"{len(self._block)} bytes where {end - start} were expected: the file has changed")
 
 
 def tag_of(info: dict[str, Any]) -> str:

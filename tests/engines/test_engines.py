@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from tests.clusters.bucket import S3Site
+from tests.clusters.faults import kill_driver, kill_executor, kill_python_worker, kill_task_manager, stop_store, struck
 from tests.clusters.minio import BUCKET
 from tests.engines.conftest import MATRIX
-from tests.sites import CHECKOUT, Site
+from tests.sites import CHECKOUT
 
 pytestmark = [pytest.mark.engines, pytest.mark.slow]
-WAIT_SECONDS = 300
 
 
 def built(site: Any, engine: str, storage: str, *arguments: str) -> str:
@@ -66,79 +64,31 @@ def test_spark_on_an_object_store_with_workers_kept_apart(site: Any, bucket: Any
 # Faults -----------------------------------------------------------------------------------------------------------
 
 
-def start_at(site: S3Site, before: str | None, step: str, *options: str) -> Any:
-    """Build up to a step with local workers, then start that step alone on a cluster."""
-    if before is not None:
-        site.build("--workers", "2", "--until", before)
-    return site.start("--until", step, "--", *options)
-
-
-def wait_for(build: Any, reached: Any) -> None:
-    """Wait until a running build has come so far."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not reached():
-        assert build.poll() is None, f"the build ended first: {build.communicate()[1][-3000:]}"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def finished(site: Site, build: Any) -> str:
-    """Wait for the end of a step, then build the rest with local workers."""
-    _, said = build.communicate(timeout=WAIT_SECONDS)
-    assert build.returncode == 0, said[-3000:]
-    return site.build("--workers", "2")
-
-
 def test_a_killed_python_worker_of_flink(site: Any, bucket: Any, flink_cluster: Any) -> None:
-    crawled = bucket.site("fault-python")
-    build = start_at(crawled, None, "crawl", *flink_cluster.options)
-    wait_for(build, lambda: crawled.committed("documents"))
-    os.kill(flink_cluster.pids("python")[0], signal.SIGKILL)
-    assert finished(crawled, build) == site.digest
+    digest, runs, _ = struck(bucket.site("fault-python"), "crawl", flink_cluster, kill_python_worker)
+    assert (digest, runs) == (site.digest, 1)
 
 
 def test_a_killed_task_manager_of_flink(site: Any, bucket: Any, flink_cluster: Any) -> None:
-    tokenized = bucket.site("fault-taskmanager")
-    build = start_at(tokenized, "deduplicate", "tokenize", *flink_cluster.options)
-    wait_for(build, lambda: tokenized.committed("tokens"))
-    os.kill(flink_cluster.pids("taskmanager")[0], signal.SIGKILL)
-    flink_cluster.start_worker()
-    assert finished(tokenized, build) == site.digest
+    digest, runs, _ = struck(bucket.site("fault-taskmanager"), "tokenize", flink_cluster, kill_task_manager)
+    assert (digest, runs) == (site.digest, 1)
 
 
 def test_a_killed_executor_of_spark(site: Any, bucket: Any, spark_cluster: Any) -> None:
-    annotated = bucket.site("fault-executor")
-    build = start_at(annotated, "crawl", "annotate", *spark_cluster.options)
-    wait_for(build, lambda: annotated.committed("signatures"))
-    os.kill(spark_cluster.pids("executor")[0], signal.SIGKILL)
-    assert finished(annotated, build) == site.digest
+    digest, runs, _ = struck(bucket.site("fault-executor"), "annotate", spark_cluster, kill_executor)
+    assert (digest, runs) == (site.digest, 1)
 
 
 def test_a_killed_driver_whose_job_lives_on(site: Any, bucket: Any, flink_cluster: Any) -> None:
     """The next run of the same command cancels the job, and goes on."""
-    deduplicated = bucket.site("fault-driver")
-    build = start_at(deduplicated, "judge", "deduplicate", *flink_cluster.options)
-    wait_for(build, lambda: deduplicated.committed("work", "/cluster-"))
-    build.send_signal(signal.SIGKILL)
-    build.communicate()
-    again = deduplicated.start("--until", "deduplicate", "--", *flink_cluster.options)
-    _, said = again.communicate(timeout=WAIT_SECONDS)
-    assert again.returncode == 0, said[-3000:]
+    digest, runs, said = struck(bucket.site("fault-driver"), "deduplicate", flink_cluster, kill_driver)
+    assert (digest, runs) == (site.digest, 2)
     assert "the job of an earlier build" in said
-    assert deduplicated.build("--workers", "2") == site.digest
 
 
-def test_an_object_store_that_is_away_for_ten_seconds(site: Any, bucket: Any) -> None:
-    annotated = bucket.site("fault-store")
-    annotated.build("--workers", "2", "--until", "crawl")
-    build = annotated.start("--workers", "2")
-    wait_for(build, lambda: annotated.committed("signatures"))
-    bucket.server.stop()
-    time.sleep(10)
-    bucket.server.start()
-    out, said = build.communicate(timeout=WAIT_SECONDS)
-    assert build.returncode == 0, said[-3000:]
-    assert out.strip().splitlines()[-1] == f"root digest {site.digest}"
+def test_an_object_store_that_is_away_for_ten_seconds(site: Any, bucket: Any, flink_cluster: Any) -> None:
+    digest, runs, _ = struck(bucket.site("fault-store"), "annotate", flink_cluster, stop_store)
+    assert (digest, runs) == (site.digest, 1)
 
 
 # Messages ---------------------------------------------------------------------------------------------------------

@@ -322,6 +322,7 @@ def test_a_write_on_a_condition_fails_when_another_came_between(store: Store, th
 def test_a_store_that_stays_away_is_one_sentence(store: Store, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(remote, "_PATIENCE_SECONDS", 2.0)
     monkeypatch.setattr(remote, "_TELL_SECONDS", 0.5)
+    monkeypatch.setattr(remote, "_last_told", [float("-inf")])
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")

@@ -46,7 +46,7 @@ def test_an_archive_behind_a_url_gives_the_unit_and_documents_of_the_same_file_o
     remote, local = source(f"{url}/click-8.1.8.whl"), source(str(folder / "click-8.1.8.whl"))
     stores = Store(str(tmp_path / "a")), Store(str(tmp_path / "b"))
     (there,), (here,) = (crawl_units(s, Lock(store)) for s, store in zip((remote, local), stores, strict=True))
-    assert there.name == here.name
+    assert (there.name, there.digests, there.size) == (here.name, here.digests, here.size)
     assert crawled(stores[0], remote, there) == crawled(stores[1], local, here)
 
 
@@ -57,6 +57,16 @@ def test_a_url_that_gives_other_bytes_than_those_pinned_is_a_fault(served, tmp_p
     (folder / "click-8.1.8.whl").write_bytes(package("click", "8.1.7").read_bytes())
     with pytest.raises(ChangedInputError, match=r"has changed since it was pinned.*lock\.json"):
         crawled(store, remote, unit)
+
+
+def test_what_a_web_server_gave_is_pinned_for_good(served, tmp_path):
+    folder, url = served
+    store, remote = Store(str(tmp_path / "out")), source(f"{url}/click-8.1.8.whl")
+    lock = Lock(store)
+    before = crawl_units(remote, lock)
+    lock.save()
+    (folder / "click-8.1.8.whl").write_bytes(package("click", "8.1.7").read_bytes())
+    assert [unit.digests for unit in crawl_units(remote, Lock(store))] == [unit.digests for unit in before]
 
 
 def test_a_url_that_is_not_there_stops_before_any_work(served, tmp_path):

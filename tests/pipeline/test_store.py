@@ -22,8 +22,9 @@ from filters.minhash import MinHashParameters
 from pipeline import schemas
 from pipeline.annotate import signature_schema
 from pipeline.digest import LogicalDigest
+from pipeline.ranges import RangeFile
 from pipeline.records import Record, Stage
-from pipeline.remote import RangeFile, is_transient
+from pipeline.remote import is_transient
 from pipeline.store import (
     StorageError,
     Store,
@@ -205,7 +206,7 @@ def test_a_file_read_by_ranges_is_the_file(data: Any) -> None:
         asked.append((start, end))
         return content[start:end]
 
-    with mock.patch.multiple("pipeline.remote", _SMALL=600, _LEAST_AHEAD=16, _MOST_AHEAD=256):
+    with mock.patch.multiple("pipeline.ranges", _SMALL=600, _LEAST_AHEAD=16, _MOST_AHEAD=256):
         file, oracle = RangeFile(len(content), read), io.BytesIO(content)
         for _ in range(data.draw(st.integers(1, 12))):
             if data.draw(st.booleans()):
