@@ -1,7 +1,7 @@
 """Input for benchmarks: real code of a wanted size as archives, and the manifest that builds it.
 
 Files come from the demo's pinned packages (``manifests.demo_inputs``): text without NUL, at most 1 MB, which is some
-310 MB with several releases of some packages, so with real near-duplicates. A smaller size takes the files of least
+354 MB with several releases of some packages, so with real near-duplicates. A smaller size takes the files of least
 keyed hash: releases keep their pairs, and a smaller corpus is part of a larger. Above what the packages hold come
 renamed copies: in each, the words that are neither short nor among the most frequent (keywords are) and the digits 1
 to 9 are exchanged, all by keyed hash. So copies are no duplicates of each other, have the mix of languages, sizes and
