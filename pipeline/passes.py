@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ _WATCHDOG_BYTES_PER_SECOND = 100_000.0
 """A unit may take ten minutes and ten seconds more for each MB: some hundred times what it takes. All work is bounded
 by counted budgets; this is for what hangs in spite of them, and a fault, never an outcome."""
 _EXIT_HANGS = 76
+_REQUESTS = 16
 
 
 class Work(Protocol):
@@ -115,13 +117,13 @@ class _Waiting(Step):
 
     @staticmethod
     def of(step: Step) -> "_Waiting":
-        units = [unit for unit in step.units if not step.committed(unit)]
+        units = _lacking(step)
         units.sort(key=lambda u: (-int(u["size"]), str(u["unit"])))
         content = hashlib.sha256(json.dumps(units, sort_keys=True).encode()).hexdigest()[:16]
         return _Waiting(step.name, step.work, units, step.committed, f"work/{step.name}-{content}.json")
 
     def see_that_all_are_done(self) -> None:
-        faults = [_fault_of(self.work.store, self.name, u) for u in self.units if not self.committed(u)]
+        faults = [_fault_of(self.work.store, self.name, u) for u in _lacking(self)]
         if faults:
             shown = "\n".join(f"  {fault}" for fault in faults[:10])
             more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
@@ -131,6 +133,14 @@ class _Waiting(Step):
             )
         for unit in self.units:
             self.work.store.remove(_fault_path(self.name, unit))
+
+
+def _lacking(step: Step) -> list[dict[str, Any]]:
+    """The units that are not committed; an object store is asked for many at a time."""
+    if step.work.store.is_local:
+        return [unit for unit in step.units if not step.committed(unit)]
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return [unit for unit, done in zip(step.units, pool.map(step.committed, step.units), strict=True) if not done]
 
 
 def _graph(pipeline: beam.Pipeline, steps: Sequence[_Waiting], libraries: Iterable[str]) -> None:

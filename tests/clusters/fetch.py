@@ -93,9 +93,9 @@ def _job_server(*artifacts: str) -> Callable[[Path, Path], None]:
 
 def _go(package: str) -> Callable[[Path, Path], None]:
     def make(home: Path, scratch: Path) -> None:
-        flags = f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip()
-        folders = {"GOPATH": str(scratch / "go"), "GOCACHE": str(scratch / "build"), "GOBIN": str(home)}
-        _run(["go", "install", "-ldflags=-s -w", package], scratch, GOFLAGS=flags, **folders)
+        caches = {"GOPATH": scratch / "go", "GOMODCACHE": scratch / "modules", "GOCACHE": scratch / "build"}
+        folders = {name: str(path) for name, path in {**caches, "GOBIN": home}.items()}
+        _run(["go", "install", "-modcacherw", "-ldflags=-s -w", package], scratch, **folders)
 
     return make
 
