@@ -34,6 +34,9 @@ REFUSED = {
     "BundleBasedDirectRunner": "it is six times slower than the local runner; leave --runner out",
     "InteractiveRunner": "it keeps what passes in memory; leave --runner out",
 }
+STOP = "work/stop.json"
+"""A worker's note of what no retry can mend: other code than the driver's, a disk that is full."""
+_STOP_SECONDS = 3.0
 _JOB = "work/job.json"
 _CANCEL_SECONDS = 60
 _EXIT_WORKER_DIED = 75
@@ -86,17 +89,46 @@ class Engine:
 
     def run(self, graph: Callable[[beam.Pipeline], None], store: Store) -> None:
         """Run a graph to its end. What a worker raised comes as StorageError or EngineError, in its own words."""
+        store.remove(STOP)
         with self.watch():
             try:
                 pipeline = self.pipeline()
                 graph(pipeline)
                 result = pipeline.run()
                 with self._noted(result, store):
-                    result.wait_until_finish()
+                    self._wait(result, store)
             except (StorageError, EngineError):
                 raise
             except Exception as error:
+                with suppress(StorageError):
+                    store.remove(STOP)
                 raise self.explain(error) from error
+
+    def _wait(self, result: Any, store: Store) -> None:
+        """Wait for the end of a job. What no retry can mend ends it at once: a cluster would try a hundred times."""
+        if self.runner == LOCAL:
+            result.wait_until_finish()
+            return
+        is_over, why = threading.Event(), list[str]()
+
+        def watch_for_stop() -> None:
+            while not is_over.wait(_STOP_SECONDS):
+                with suppress(FileNotFoundError, ValueError):
+                    why.append(store.read_json(STOP)["message"])
+                    result.cancel()
+                    return
+
+        watcher = threading.Thread(target=watch_for_stop, name="stop", daemon=True)
+        watcher.start()
+        try:
+            result.wait_until_finish()
+        except Exception:
+            if not why:
+                raise
+        finally:
+            is_over.set()
+        if why:
+            raise RuntimeError(why[0])
 
     @contextmanager
     def _noted(self, result: Any, store: Store) -> Iterator[None]:

@@ -14,12 +14,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import apache_beam as beam
 
-from pipeline.engine import Engine
+from pipeline.engine import STOP, Engine
 from pipeline.fingerprint import environment_digest
 from pipeline.progress import Progress, human_time
 from pipeline.store import StorageError, Store
@@ -171,23 +172,6 @@ class Key(beam.DoFn):
         yield element, element
 
 
-class CheckedDoFn(beam.DoFn):
-    """A DoFn that works only where code and content-deciding libraries are the driver's."""
-
-    def __init__(self, libraries: Iterable[str]):
-        self._libraries = tuple(libraries)
-        self._environment = environment_digest(_MODULES, self._libraries)
-
-    def setup(self) -> None:
-        """Compare this environment with the driver's."""
-        here = environment_digest(_MODULES, self._libraries)
-        if here != self._environment:
-            raise RuntimeError(
-                f"{FAULT}this worker's code or libraries differ from the driver's ({here} here, {self._environment} "
-                "there): install the same version of headrace and of its locked dependencies on both"
-            )
-
-
 @beam.typehints.with_input_types(tuple[int, Iterable[int]])
 @beam.typehints.with_output_types(int)
 class _Next(beam.DoFn):
@@ -202,17 +186,34 @@ class _Next(beam.DoFn):
 
 @beam.typehints.with_input_types(tuple[int, Iterable[int]])
 @beam.typehints.with_output_types(tuple[int, int])
-class _Do(CheckedDoFn):
-    """Do the work of each unit. A unit that fails leaves a note and stays incomplete; the others go on."""
+class _Do(beam.DoFn):
+    """Do the work of each unit. A unit that fails leaves a note and stays incomplete; the others go on.
+
+    Works only where code and content-deciding libraries are the driver's.
+    """
 
     def __init__(self, name: str, work: Work, specifications: str, libraries: Iterable[str]):
-        super().__init__(libraries)
         self._name, self._work, self._specifications = name, work, specifications
+        self._libraries = tuple(libraries)
+        self._environment = environment_digest(_MODULES, self._libraries)
 
     def setup(self) -> None:
-        super().setup()
+        """Compare this environment with the driver's, and load what the work needs."""
+        here = environment_digest(_MODULES, self._libraries)
+        if here != self._environment:
+            raise self._stop(
+                f"this worker's code or libraries differ from the driver's ({here} here, {self._environment} "
+                "there): install the same version of headrace and of its locked dependencies on both"
+            )
         self._units = self._work.store.read_json(self._specifications)
         self._work.setup()
+
+    def _stop(self, why: str) -> RuntimeError:
+        """What to raise where no retry helps. The note ends a job whose runner would try again."""
+        message = f"{FAULT}{why}"
+        with suppress(Exception):
+            self._work.store.write_json(STOP, {"message": message})
+        return RuntimeError(message)
 
     def process(self, element: tuple[int, Iterable[int]]) -> Iterator[tuple[int, int]]:
         for number in element[1]:
@@ -223,7 +224,7 @@ class _Do(CheckedDoFn):
         try:
             self._work_on(unit)
         except StorageError as error:
-            raise RuntimeError(f"{FAULT}{error}") from error
+            raise self._stop(str(error)) from error
 
     def _work_on(self, unit: dict[str, Any]) -> None:
         started, cpu = time.monotonic(), time.process_time()
