@@ -194,7 +194,7 @@ class _Cluster:
         return self._write(unit, shared, np.zeros(len(shared), np.uint8), 1)
 
     def _components(self, unit: str) -> Record:
-        """Write the part of every rank, and let the band keys go."""
+        """Write the part of every row and key, and let the band keys go."""
         parent: NDArray[Any] = np.arange(self.n_ranks, dtype=np.uint32 if self.n_ranks < 2**32 else np.uint64)
         is_shared = np.zeros(self.n_ranks, bool)
         for bucket in self.layout.units("buckets"):
@@ -203,32 +203,41 @@ class _Cluster:
             clusters.unite(parent, np.ascontiguousarray(block["key"]), ranks)
             is_shared[ranks.astype(np.int64)] = True
         parts = clusters.deal(parent, is_shared, self.layout.parts, int(_NO_PART))
-        written = _save(self.store, self.stage(self.name).file(unit, ".npy"), parts)
-        record = commit(self.store, Record(self.stage(self.name), unit, self.inputs, (written,), {}))
+        written = []
+        for group in self.layout.units("keys"):
+            ranks = _load(self.store, self.ranks_of(group))
+            of_row = np.full(len(ranks), _NO_PART)
+            rows = np.flatnonzero(ranks != NO_RANK)
+            of_row[rows] = parts[ranks[rows].astype(np.int64)]
+            written.append(_save(self.store, self._parts_of(group), of_row))
+        for bucket in self.layout.units("buckets"):
+            ranks = read_blocks(self.store, self.stage("buckets"), [bucket], 0, _KEY)["rank"]
+            written.append(_save(self.store, self._parts_of(bucket), parts[ranks.astype(np.int64)]))
+        record = commit(self.store, Record(self.stage(self.name), unit, self.inputs, tuple(written), {}))
         self.store.remove_folder(self.stage("keys").directory)
         return record
 
-    def _parts(self) -> NDArray[np.uint32]:
-        return _load(self.store, self.stage("components").file("all", ".npy"))
+    def _parts_of(self, unit: str) -> str:
+        """The part of every row of a group, or of every key of a partition."""
+        return self.stage("components").file(f"parts-{unit}", ".npy")
 
     def _sidecars(self, unit: str, files: Sequence[str]) -> Record:
-        ranks, parts, first = _load(self.store, self.ranks_of(unit)), self._parts(), 0
-        blocks = [np.empty(0, self._sidecar)]
+        ranks, parts, first = _load(self.store, self.ranks_of(unit)), _load(self.store, self._parts_of(unit)), 0
+        blocks, destinations = [np.empty(0, self._sidecar)], [np.empty(0, np.uint32)]
         for path in files:
             table = self.store.read_table(path, ["sidecar"])
-            mine = ranks[first : first + table.num_rows]
-            rows = np.flatnonzero(mine != NO_RANK)
-            rows = rows[parts[mine[rows].astype(np.int64)] != _NO_PART]
+            mine = slice(first, first + table.num_rows)
+            rows = np.flatnonzero(parts[mine] != _NO_PART)
             block = np.empty(len(rows), self._sidecar)
-            block["rank"], block["sidecar"] = mine[rows], fixed_rows(table.column("sidecar"))[rows]
+            block["rank"], block["sidecar"] = ranks[mine][rows], fixed_rows(table.column("sidecar"))[rows]
             blocks.append(block)
+            destinations.append(parts[mine][rows])
             first += table.num_rows
-        block = np.concatenate(blocks)
-        return self._write(unit, block, parts[block["rank"].astype(np.int64)], self.layout.parts)
+        return self._write(unit, np.concatenate(blocks), np.concatenate(destinations), self.layout.parts)
 
     def _shared(self, unit: str) -> Record:
         block = read_blocks(self.store, self.stage("buckets"), [unit], 0, _KEY)
-        return self._write(unit, block, self._parts()[block["rank"].astype(np.int64)], self.layout.parts)
+        return self._write(unit, block, _load(self.store, self._parts_of(unit)), self.layout.parts)
 
     @property
     def _sidecar(self) -> np.dtype[Any]:

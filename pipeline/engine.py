@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -34,11 +36,11 @@ REFUSED = {
     "BundleBasedDirectRunner": "it is six times slower than the local runner; leave --runner out",
     "InteractiveRunner": "it keeps what passes in memory; leave --runner out",
 }
-STOP = "work/stop.json"
-"""A worker's note of what no retry can mend: other code than the driver's, a disk that is full."""
 _STOP_SECONDS = 3.0
 _JOB = "work/job.json"
+_ANSWER_SECONDS = 10
 _CANCEL_SECONDS = 60
+_ENDED = {beam_job_api_pb2.JobState.Enum.Value(name) for name in ("STOPPED", "FAILED", "DONE", "CANCELLED", "DRAINED")}
 _EXIT_WORKER_DIED = 75
 _EXIT_INTERRUPTED = 130
 
@@ -87,24 +89,28 @@ class Engine:
             environment = SubprocessSDKEnvironment.from_command_string(command_string=command)
         return beam.Pipeline(FnApiRunner(default_environment=environment), options)
 
-    def run(self, graph: Callable[[beam.Pipeline], None], store: Store) -> None:
-        """Run a graph to its end. What a worker raised comes as StorageError or EngineError, in its own words."""
-        store.remove(STOP)
+    def run(self, graph: Callable[[beam.Pipeline], None], store: Store, stop: str) -> None:
+        """Run a graph to its end. What a worker raised comes as StorageError or EngineError, in its own words.
+
+        ``stop``: where in the store a worker of this run notes what no retry can mend (other code than the driver's, a
+        disk that is full).
+        """
         with self.watch():
             try:
                 pipeline = self.pipeline()
                 graph(pipeline)
                 result = pipeline.run()
                 with self._noted(result, store):
-                    self._wait(result, store)
+                    self._wait(result, store, stop)
             except (StorageError, EngineError):
                 raise
             except Exception as error:
-                with suppress(StorageError):
-                    store.remove(STOP)
                 raise self.explain(error) from error
+            finally:
+                with suppress(StorageError):
+                    store.remove(stop)
 
-    def _wait(self, result: Any, store: Store) -> None:
+    def _wait(self, result: Any, store: Store, stop: str) -> None:
         """Wait for the end of a job. What no retry can mend ends it at once: a cluster would try a hundred times."""
         if self.runner == LOCAL:
             result.wait_until_finish()
@@ -113,10 +119,9 @@ class Engine:
 
         def watch_for_stop() -> None:
             while not is_over.wait(_STOP_SECONDS):
-                with suppress(FileNotFoundError, ValueError):
-                    why.append(store.read_json(STOP)["message"])
+                with suppress(Exception):
+                    why[:] = [store.read_json(stop)["message"]]
                     result.cancel()
-                    return
 
         watcher = threading.Thread(target=watch_for_stop, name="stop", daemon=True)
         watcher.start()
@@ -142,9 +147,12 @@ class Engine:
         try:
             yield
         except KeyboardInterrupt:
-            cancel_left_over(store)
+            result.cancel()
             raise
-        store.remove(_JOB)
+        finally:
+            with suppress(Exception):
+                if store.read_json(_JOB)["job"] == job:  # a build that took over has a note of its own
+                    store.remove(_JOB)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -220,32 +228,45 @@ _LOGS = {
 
 
 def cancel_left_over(store: Store) -> str:
-    """Cancel the job of a driver that was killed, if there is one; gives what to say about it, or the empty string.
+    """Cancel the job of a driver that was killed and wait for its end; gives what to say about it, if there was one.
 
-    A job that can't be cancelled does no harm: it writes the same bytes under the same names.
+    Raises EngineError where its job server doesn't answer: a job that lives on could write over what is newer.
     """
     try:
         note = store.read_json(_JOB)
     except (FileNotFoundError, ValueError):
         return ""
     import grpc
-    from apache_beam.portability.api import beam_job_api_pb2 as api
     from apache_beam.portability.api import beam_job_api_pb2_grpc as service
 
-    said = f"the job of an earlier build, {note['job']}, "
-    with grpc.insecure_channel(note["endpoint"]) as channel, suppress(Exception):
-        grpc.channel_ready_future(channel).result(10)
-        jobs = service.JobServiceStub(channel)
-        known = {job.job_id: job.state for job in jobs.GetJobs(api.GetJobsRequest(), timeout=_CANCEL_SECONDS).job_info}
-        if note["job"] not in known:
-            said += "has ended"
-        else:
-            jobs.Cancel(api.CancelJobRequest(job_id=note["job"]), timeout=_CANCEL_SECONDS)
-            said += "was cancelled"
-        store.remove(_JOB)
-        return said
+    job, said = note["job"], "was cancelled"
+    try:
+        with grpc.insecure_channel(note["endpoint"]) as channel:
+            grpc.channel_ready_future(channel).result(_ANSWER_SECONDS)
+            jobs = service.JobServiceStub(channel)
+            known = {
+                info.job_id
+                for info in jobs.GetJobs(beam_job_api_pb2.GetJobsRequest(), timeout=_CANCEL_SECONDS).job_info
+            }
+            if job not in known:
+                said = "has ended"
+            else:
+                jobs.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job), timeout=_CANCEL_SECONDS)
+                until = time.monotonic() + _CANCEL_SECONDS
+                while (
+                    jobs.GetState(beam_job_api_pb2.GetJobStateRequest(job_id=job), timeout=_CANCEL_SECONDS).state
+                    not in _ENDED
+                ):
+                    if time.monotonic() > until:
+                        raise TimeoutError
+                    time.sleep(1)
+    except (grpc.RpcError, grpc.FutureTimeoutError, TimeoutError):
+        raise EngineError(
+            f"the job of an earlier build, {job}, may still run, and {note['endpoint']} doesn't end it. Start that job "
+            f"server again, or see that the job has ended and remove {store.full(_JOB)}"
+        ) from None
     store.remove(_JOB)
-    return f"{said}may still run at {note['endpoint']}, which doesn't answer; that does no harm"
+    return f"the job of an earlier build, {job}, {said}"
 
 
 def _signal_of(code: int) -> int:

@@ -224,5 +224,9 @@ def _is_dead(holder: dict[str, Any]) -> bool:
 
 
 def _host() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip()[:8]}" if boot.exists() else socket.gethostname()
+    """This machine since its start, and the namespace in which process ids count (containers share the rest)."""
+    known = [socket.gethostname()]
+    with suppress(OSError):
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
+        known.append(os.readlink("/proc/self/ns/pid"))
+    return "/".join(known)

@@ -9,9 +9,11 @@ again, changes nothing.
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +22,7 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 
-from pipeline.engine import STOP, Engine
+from pipeline.engine import Engine
 from pipeline.fingerprint import environment_digest
 from pipeline.progress import Progress, human_time
 from pipeline.store import StorageError, Store
@@ -101,7 +103,8 @@ def run_pass(name: str, steps: Sequence[Step], engine: Engine, libraries: Iterab
     for step in waiting:
         step.work.store.write_json(step.path, step.units)
     with Progress(name, units, committed, engine.quiet):
-        engine.run(lambda pipeline: _graph(pipeline, waiting, libraries), waiting[0].work.store)
+        stop = f"work/{name}-{uuid.uuid4().hex}.stop"
+        engine.run(lambda pipeline: _graph(pipeline, waiting, libraries, stop), waiting[0].work.store, stop)
     for step in waiting:
         step.work.store.remove(step.path)
     for step in waiting:
@@ -144,7 +147,7 @@ def _lacking(step: Step) -> list[dict[str, Any]]:
         return [unit for unit, done in zip(step.units, pool.map(step.committed, step.units), strict=True) if not done]
 
 
-def _graph(pipeline: beam.Pipeline, steps: Sequence[_Waiting], libraries: Iterable[str]) -> None:
+def _graph(pipeline: beam.Pipeline, steps: Sequence[_Waiting], libraries: Iterable[str], stop: str) -> None:
     numbers = pipeline | "Units" >> beam.Create(range(len(steps[0].units)), reshuffle=False)
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         label = step.name.capitalize()
@@ -152,7 +155,7 @@ def _graph(pipeline: beam.Pipeline, steps: Sequence[_Waiting], libraries: Iterab
             numbers
             | f"{label}: key" >> beam.ParDo(Key())
             | f"{label}: spread" >> beam.GroupByKey()
-            | label >> beam.ParDo(_Do(step.name, step.work, step.path, libraries))
+            | label >> beam.ParDo(_Do(step.name, step.work, step.path, stop, libraries))
         )
         if following is not None:
             numbers = (
@@ -192,8 +195,8 @@ class _Do(beam.DoFn):
     Works only where code and content-deciding libraries are the driver's.
     """
 
-    def __init__(self, name: str, work: Work, specifications: str, libraries: Iterable[str]):
-        self._name, self._work, self._specifications = name, work, specifications
+    def __init__(self, name: str, work: Work, specifications: str, stop: str, libraries: Iterable[str]):
+        self._name, self._work, self._specifications, self._note = name, work, specifications, stop
         self._libraries = tuple(libraries)
         self._environment = environment_digest(_MODULES, self._libraries)
 
@@ -212,7 +215,7 @@ class _Do(beam.DoFn):
         """What to raise where no retry helps. The note ends a job whose runner would try again."""
         message = f"{FAULT}{why}"
         with suppress(Exception):
-            self._work.store.write_json(STOP, {"message": message})
+            self._work.store.write_json(self._note, {"message": message})
         return RuntimeError(message)
 
     def process(self, element: tuple[int, Iterable[int]]) -> Iterator[tuple[int, int]]:
@@ -250,8 +253,11 @@ class _Do(beam.DoFn):
     def _give_up(self, unit: dict[str, Any], limit: float) -> None:
         """End a process that hangs in a unit; the note says which, and the driver that a worker died."""
         note = {"unit": unit["unit"], "cause": f"no end after {human_time(limit)}", "trace": ""}
-        self._work.store.write_json(_fault_path(self._name, unit), note)
-        os._exit(_EXIT_HANGS)
+        try:
+            self._work.store.write_json(_fault_path(self._name, unit), note)
+        finally:
+            print(f"\nheadrace: {unit['unit']} hangs, {note['cause']}; the same command goes on", file=sys.__stderr__)
+            os._exit(_EXIT_HANGS)
 
 
 def _fault_path(name: str, unit: dict[str, Any]) -> str:

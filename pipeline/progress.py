@@ -62,6 +62,8 @@ class Progress:
         if self._quiet:
             return
         self._thread.join()
+        if kind is not None:
+            return
         self._done.clear()
         seconds = time.monotonic() - self._started
         rate = f", {human_bytes(self._total / seconds)}/s" if self._total else ""

@@ -42,7 +42,9 @@ _AGAIN = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "
 _AGAIN |= {"ConditionalRequestConflict", "XAmzContentSHA256Mismatch", "IncompleteBody", "BadDigest"}
 _CONDITION_FAILED = {"PreconditionFailed", "412"}
 _USER = re.compile(r"://(?:[^/:@]+:(?!\d+(?:/|$))[^@]*|(?<=http://)[^/@]+|(?<=https://)[^/@]+)@", re.IGNORECASE)
-_SIGNATURE = re.compile(r"[?&](?:X-Amz-Signature|X-Goog-Signature|Signature|sig)=.*", re.IGNORECASE)
+_SIGNATURE = re.compile(
+    r"\?(?:.*&)?[^=&]*(?:signature|sig|token|credential|secret|password|(?:api|access)[_-]?key)=.*", re.IGNORECASE
+)
 
 
 class StorageError(Exception):

@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_for_notes_and_timings_is_the_same_one_message(store
     """A worker's error reaches the driver as text: only what is marked as a fault is told as one sentence."""
     store.write(place, b"a file where a folder is wanted")
     store.write_json("work/crawl.json", units_of("a") if place == "timings" else units_of("a", a="fault"))
-    worker = passes._Do("crawl", Work(store), "work/crawl.json", ())
+    worker = passes._Do("crawl", Work(store), "work/crawl.json", "work/crawl.stop", ())
     worker.setup()
     with pytest.raises(RuntimeError, match=rf"^headrace fault: can't write {place}/crawl/code/a\.json: ") as caught:
         list(worker.process((0, [0])))
