@@ -103,6 +103,10 @@ class Script:
     reason: str | None = None
 
 
+_DEEPEST = 6
+"""Levels of headings that HTML and markdown have; a notebook may claim any number."""
+
+
 def to_script(raw: bytes) -> Script:
     """Convert a notebook file to a script in percent format.
 
@@ -149,7 +153,9 @@ def _cells(notebook: dict[str, Any]) -> Iterator[tuple[str, str]]:
         source = source if isinstance(source, str) else joint.join(source)
         source = source.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if _SURROGATE(source) else source
         if kind == "heading":
-            source = "#" * int(cell.get("level", 1)) + " " + " ".join(source.splitlines())
+            level = cell.get("level", 1)
+            level = level if isinstance(level, int) and 1 <= level <= _DEEPEST else 1
+            source = "#" * level + " " + " ".join(source.splitlines())
         yield kind, source.replace("\r\n", "\n").replace("\r", "\n")
 
 

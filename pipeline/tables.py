@@ -236,6 +236,8 @@ def _check(schema: Any, rows: _Rows) -> None:
             near = difflib.get_close_matches(column, schema.names, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TableError(f"{rows.name} has no column {column!r}; it has {', '.join(schema.names)}{hint}")
+        if schema.names.count(column) > 1:
+            raise TableError(f"{rows.name} has {schema.names.count(column)} columns {column!r}; name them apart")
     kind = schema.field(rows.columns.text).type
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)):

@@ -34,6 +34,8 @@ def unzip(stream: BinaryIO, entry: Entry, source: Source, meter: Meter) -> tuple
     """
     from isal import igzip_lib, isal_zlib
 
+    if entry.start >= stream.seek(0, 2):
+        return None, "broken_record"
     stream.seek(entry.start)
     local = source.read(_LOCAL.size)
     if len(local) < _LOCAL.size or not local.startswith(b"PK\x03\x04"):
@@ -75,7 +77,10 @@ def directory(stream: BinaryIO) -> list[Entry]:
     *_, size, offset, _ = _END.unpack_from(tail, at)
     end = tail_at + at
     if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":
-        stream.seek(int.from_bytes(tail[at - 12 : at - 4], "little"))
+        at64 = int.from_bytes(tail[at - 12 : at - 4], "little")
+        if at64 >= length:
+            raise ContainerError("broken_container")
+        stream.seek(at64)
         end64 = stream.read(_END64.size)
         if len(end64) < _END64.size or not end64.startswith(b"PK\x06\x06"):
             raise ContainerError("broken_container")

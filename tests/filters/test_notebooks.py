@@ -261,3 +261,12 @@ def test_real_notebooks_give_the_same_cells_as_jupytext(real_notebooks):
         assert cells_of(script.text or "", extension, jupytext) == cells_of(expected, extension, jupytext), name
         compared += 1
     assert compared >= 85
+
+
+LEVELS = ["1e400", "Infinity", "9" * 30, "1e12", "300000000", "-1", "0", "null", '"2"', "true"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_heading_of_an_impossible_level_is_one_of_the_first(level):
+    raw = '{"nbformat": 3, "worksheets": [{"cells": [{"cell_type": "heading", "level": LEVEL, "source": "x"}]}]}'
+    assert to_script(raw.replace("LEVEL", level).encode()).text == "# %% [markdown]\n# # x\n"

@@ -449,3 +449,27 @@ def test_a_fault_of_the_machine_is_no_row():
     for data in (SMALL_TAR, gzip.decompress(SMALL_TAR), bz2.compress(SMALL_TAR)):
         with pytest.raises(OSError, match="Input/output error"):
             list(read_archive(Failing(data), NAME, LIMITS))
+
+
+WILD = (2**64 - 1, 2**63 - 1, 2**63 - 60, 1 << 40)
+
+
+@pytest.mark.parametrize("start", WILD)
+def test_a_zip_entry_far_behind_the_end_is_a_broken_record(start, tmp_path):
+    data = b"x = 1\n"
+    local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 0, zlib.crc32(data), 6, 6, 4, 0) + b"a.py" + data
+    extra = struct.pack("<HHQ", 1, 8, start)
+    fields = (20, 20, 0, 0, 0, 0, zlib.crc32(data), 6, 6, 4, len(extra), 0, 0, 0, 0, 2**32 - 1)
+    directory = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", *fields) + b"a.py" + extra
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), len(local), 0)
+    (tmp_path / "z.zip").write_bytes(local + directory + end)
+    with (tmp_path / "z.zip").open("rb") as stream:
+        assert [found.reason for found in read_archive(stream, "z.zip", Limits())] == ["broken_record"]
+
+
+@pytest.mark.parametrize("at", WILD)
+def test_a_zip64_end_far_behind_the_end_is_a_broken_container(at, tmp_path):
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, at, 1)
+    (tmp_path / "z.zip").write_bytes(locator + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0))
+    with (tmp_path / "z.zip").open("rb") as stream:
+        assert [found.reason for found in read_archive(stream, "z.zip", Limits())] == ["broken_container"]

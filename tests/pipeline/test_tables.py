@@ -236,6 +236,12 @@ def test_damage_anywhere_never_raises(data, draw):
         assert row.reason or row.raw is not None
 
 
+def test_two_columns_of_the_text_s_name_are_a_message():
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    with pytest.raises(TableError, match="has 2 columns 'text'; name them apart"):
+        read(parquet(twice))
+
+
 def test_a_column_whose_name_is_no_utf8_is_damage():
     damaged = parquet(pa.table({"text": ["a"], "other": ["b"]})).replace(b"other", b"oth\xffr")
     assert [row.reason for row in read(damaged)] == ["broken_container"]
