@@ -470,6 +470,7 @@ def test_a_zip_entry_far_behind_the_end_is_a_broken_record(start, tmp_path):
 @pytest.mark.parametrize("at", WILD)
 def test_a_zip64_end_far_behind_the_end_is_a_broken_container(at, tmp_path):
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, at, 1)
-    (tmp_path / "z.zip").write_bytes(locator + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0))
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0, 0, 0, 0, 0)
+    (tmp_path / "z.zip").write_bytes(b"PK\x03\x04" + bytes(40) + locator + end)
     with (tmp_path / "z.zip").open("rb") as stream:
         assert [found.reason for found in read_archive(stream, "z.zip", Limits())] == ["broken_container"]
