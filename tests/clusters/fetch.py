@@ -127,6 +127,17 @@ SPARK_JOB_SERVER = Part(
 PARTS = (PRISM, MINIO, FLINK, SPARK, FLINK_JOB_SERVER, SPARK_JOB_SERVER)
 
 
+def lacking(*parts: Part) -> str:
+    """Why a test on these parts can't run, or the empty string."""
+    missing = ", ".join(part.name for part in parts if not part.home.exists())
+    return f"`make engines` first: there is no {missing}" if missing else ""
+
+
+def are_demanded() -> bool:
+    """Whether a test that can't run must fail instead of being left out: CI demands that where the tools are."""
+    return os.environ.get("HEADRACE_ENGINES") == "demanded"
+
+
 def fetch(part: Part) -> str:
     """Make a part where it is missing; gives one line about it. Raises :class:`FetchError`."""
     if part.home.exists():

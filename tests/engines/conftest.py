@@ -25,13 +25,10 @@ PARTS = {
 MATRIX: list[tuple[str, str, str, float]] = []
 
 
-def demand(*names: str) -> None:
-    """Skip a test where what it runs on is not there; CI that has the tools demands it (``HEADRACE_ENGINES``)."""
-    missing = ", ".join(part.name for name in names for part in PARTS[name] if not part.home.exists())
-    if missing and os.environ.get("HEADRACE_ENGINES") == "demanded":
-        pytest.fail(f"`make engines` first: there is no {missing}")
-    if missing:
-        pytest.skip(f"`make engines` first: there is no {missing}")
+def demand(name: str) -> None:
+    """Leave a test out where what it runs on is not there; fail it where CI demands it."""
+    if why := fetch.lacking(*PARTS[name]):
+        (pytest.fail if fetch.are_demanded() else pytest.skip)(why)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace can 
 
 def needs(*parts):
     """Marks for a test that runs on real clusters."""
-    missing = ", ".join(part.name for part in parts if not part.home.exists())
-    skip = pytest.mark.skipif(bool(missing), reason=f"`make engines` first: there is no {missing}")
+    why = fetch.lacking(*parts)
+    skip = pytest.mark.skipif(bool(why) and not fetch.are_demanded(), reason=why)
     return lambda test: pytest.mark.engines(pytest.mark.slow(skip(test)))
 
 

@@ -28,7 +28,7 @@ from pipeline.lease import LEASE, Lease, LeaseError
 from pipeline.manifest import ArchiveSource, GitRepository, GitSource, ManifestError
 from pipeline.remote import Remote
 from pipeline.store import StorageError, Store, open_url, sha256_of, source_files
-from tests.clusters.fetch import MINIO
+from tests.clusters.fetch import MINIO, are_demanded, lacking
 
 s3fs = pytest.importorskip("s3fs")
 
@@ -38,7 +38,7 @@ BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
 BINARY = MINIO.home / "minio"
 
-pytestmark = pytest.mark.skipif(not BINARY.exists(), reason=f"no S3 server ({BINARY}); `make engines` builds it")
+pytestmark = pytest.mark.skipif(bool(lacking(MINIO)) and not are_demanded(), reason=lacking(MINIO))
 
 
 class Server:
